@@ -1,0 +1,2 @@
+//! The client: see `keepd::ctl`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The daemon: see `keepd::daemon`.
+fn main() {}

@@ -1,0 +1,154 @@
+//! The messages between keeper and manager: JSON, one message per packet of a SOCK_SEQPACKET socket.
+//!
+//! A turn of the manager's machine is sent as one packet per service, effects and the state they lead to
+//! together, so that the keeper (and so the next manager) has either seen both or neither. File descriptors
+//! travel as SCM_RIGHTS in the order that the message names them.
+
+use crate::plan::{Exit, Generation, Job, Name, RunId};
+use serde::{Deserialize, Serialize};
+
+/// Longest packet either side sends.
+pub const PACKET_MAX: usize = 128 * 1024;
+/// The descriptor on which `keepd manage` finds its socket.
+pub const MANAGER_FD: i32 = 3;
+/// The descriptor on which `keepd load` finds the memfd for its result.
+pub const LOADER_FD: i32 = 3;
+
+/// Manager to keeper: done in order.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Turn(pub Vec<Request>);
+
+/// One thing the keeper is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Launch entry `entry` of plan `generation` as run `run`; answered by `Started` or `LaunchFailed`.
+    Launch { run: RunId, service: Name, generation: Generation, entry: u32 },
+    /// Run the stop or reload command beside a live run; answered by `JobEnded`.
+    RunJob { run: RunId, job: Job },
+    /// Signal the main process, through its pidfd. To a stopped one SIGTERM is followed by SIGCONT.
+    Signal { run: RunId, signal: i32 },
+    /// Signal every process of the run.
+    SignalTree { run: RunId, signal: i32 },
+    /// SIGKILL every process of the run until none is left; answered by `Emptied` if the main process had
+    /// already ended, else by `Exited`.
+    KillTree { run: RunId },
+    /// The exit is recorded and the output is drained: close the pipes, remove the cgroup, forget the run.
+    Release { run: RunId },
+    /// Keep this for the next manager; replaces what was kept for the service.
+    Remember { service: Name, state: String },
+    /// Nothing is to be kept for this service any more.
+    Forget { service: Name },
+    /// Run the loader; answered by `Loaded`.
+    Load,
+    /// This plan is no longer launched from.
+    DropPlan { generation: Generation },
+    /// From now on this is the plan that a new manager is told to run.
+    AdoptPlan { generation: Generation },
+    /// Tell systemd.
+    Notify(Up),
+    /// Answer to `Ping`.
+    Pong,
+    /// Everything is stopped: exit with this status.
+    Exit { status: i32 },
+}
+
+/// What the manager wants systemd (and a waiting `--daemonize` parent) to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Up {
+    /// Configuration loaded, API answering, autostart begun. Also ends `Reloading`.
+    Ready,
+    /// An apply has begun.
+    Reloading,
+    /// One sentence.
+    Status(String),
+    /// The orderly stop has begun.
+    Stopping,
+    /// It takes longer: so many ms more.
+    Extend(u64),
+}
+
+/// Keeper to manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum News {
+    /// First message to every manager.
+    Hello(Hello),
+    /// A plan that is held; one descriptor: the sealed memfd. One message per plan, after `Hello`.
+    Plan { generation: Generation },
+    /// A kept state; after `Hello`.
+    Remembered { service: Name, state: String },
+    /// A run that is held; descriptors: its stdout pipe and stderr pipe as `pipes` says.
+    /// After `Hello`, before the facts about the run.
+    Run { run: RunId, service: Name, generation: Generation, entry: u32, pipes: Pipes },
+    /// The hand-over is complete.
+    HelloEnd,
+    /// The command was exec'ed. Descriptors as `pipes` says (absent when `Run` brought them already).
+    Started { run: RunId, pid: u32, pipes: Pipes, at_ms: u64 },
+    /// It was not, and nothing of it is left.
+    LaunchFailed { run: RunId, why: String, transient: bool },
+    /// The main process ended.
+    Exited { run: RunId, exit: Exit, leftovers: bool, at_ms: u64, usage: Usage },
+    /// No process of the run is left.
+    Emptied { run: RunId },
+    /// A stop or reload command ended; `why` is empty on success.
+    JobEnded { run: RunId, job: Job, why: String },
+    /// The loader's answer. `generation`: one descriptor, the sealed plan; `None`: one descriptor, its report.
+    Loaded { generation: Option<Generation> },
+    /// A signal (or the end of the keeper's patience) asks for an orderly stop; `force`: at once.
+    Shutdown { force: bool },
+    /// SIGHUP: apply.
+    Apply,
+    /// SIGUSR1: reopen log files.
+    Reopen,
+    /// Answer with `Pong`.
+    Ping,
+    /// Something the keeper has to say to people: for the log.
+    Note { level: NoteLevel, text: String },
+}
+
+/// Who the manager is and what it starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// `CARGO_PKG_VERSION` of the keeper.
+    pub version: String,
+    /// Pid of the keeper.
+    pub pid: u32,
+    /// The plan to run.
+    pub generation: Generation,
+    /// The highest run number ever used.
+    pub last_run: RunId,
+    /// How often a manager has been started before this one.
+    pub managers_before: u32,
+    /// An orderly stop was asked for already.
+    pub shutdown: Option<bool>,
+    /// How runs are held, and where: the cgroup folder, or `None` for process groups.
+    pub cgroup: Option<String>,
+    /// One sentence per guarantee this host cannot give.
+    pub degraded: Vec<String>,
+}
+
+/// Which pipes come with a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pipes {
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// What the main process used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub user_us: u64,
+    pub system_us: u64,
+    pub max_rss_kib: u64,
+}
+
+/// Severity of a [`News::Note`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteLevel {
+    Error,
+    Warn,
+    Info,
+}

@@ -1,0 +1,35 @@
+//! keepd: a process supervisor for bare-metal Linux hosts.
+//!
+//! One binary, three roles: the **keeper** (root, one thread, forks and holds every service), the **loader**
+//! (root, short-lived, text to checked plan) and the **manager** (decides, keeps logs, serves the API).
+//! `docs/architecture.md` is the map; this is its table of rooms. A room may import only what its row says;
+//! `tests/tidy.rs` holds the table.
+//!
+//! | room | for | may use |
+//! |---|---|---|
+//! | [`plan`] | WHAT should run: immutable, checked, no I/O | - |
+//! | [`wire`] | the types of the HTTP API | - |
+//! | [`sys`] | TOUCHES the kernel; the only unsafe code | - |
+//! | [`config`] | TEXT to plan, every error gathered | plan, sys |
+//! | [`machine`] | DECIDES: pure, time is an argument | plan |
+//! | [`notify`] | sd_notify, upwards | sys |
+//! | [`keeper`] | HOLDS processes, pipes and exits | plan, sys, notify |
+//! | [`logs`] | KEEPS output: pump, rotation, reading | plan, sys |
+//! | [`manager`] | ACTS: owns the machine, performs its effects | machine, plan, logs, keeper, wire, sys |
+//! | [`api`] | HTTP over the unix socket | wire, manager, sys |
+//! | [`ctl`] | the client | wire, config, plan, sys |
+//! | [`daemon`] | roles, arguments, start-up | all but ctl |
+
+pub mod api;
+pub mod config;
+pub mod ctl;
+pub mod daemon;
+pub mod keeper;
+pub mod logs;
+pub mod machine;
+pub mod manager;
+pub mod notify;
+pub mod plan;
+#[allow(unsafe_code)]
+pub mod sys;
+pub mod wire;

@@ -1,0 +1,131 @@
+//! What the rest of the daemon holds of the manager: reads are answered from a snapshot and never wait for
+//! the actor; wishes go through one bounded channel and come back through a oneshot.
+
+use super::{events::EventLog, snapshot::Snapshot};
+use crate::{plan::Name, wire};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// What can be done to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Start,
+    Stop,
+    Restart,
+    Reload,
+    /// Send this signal to the main process.
+    Signal(i32),
+}
+
+/// Why a call was not taken.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refusal {
+    /// No service has this name.
+    Unknown(String),
+    /// The configuration is broken: every error.
+    Configuration(Vec<wire::Diagnostic>),
+    /// keepd is shutting down.
+    ShuttingDown,
+    /// It cannot be had now, and why.
+    Unavailable(String),
+}
+
+/// One call to the actor.
+#[derive(Debug)]
+pub enum Ask {
+    /// Do this to these instances; one result each.
+    Act {
+        names: Vec<Name>,
+        action: Action,
+        /// `None`: answer `accepted` at once.
+        wait: Option<Duration>,
+        reply: oneshot::Sender<Vec<wire::ActionResult>>,
+    },
+    /// Load the files and say what they would change, or take them over.
+    Plan {
+        /// Take them over.
+        apply: bool,
+        /// Of an apply: wait this long for the services that it touches.
+        wait: Option<Duration>,
+        reply: oneshot::Sender<Result<wire::PlanReport, Refusal>>,
+    },
+    /// Stop everything and exit.
+    Shutdown {
+        /// Kill at once.
+        force: bool,
+    },
+}
+
+/// Cheap to clone; the only way from the API to the actor.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    asks: mpsc::Sender<Ask>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    events: Arc<EventLog>,
+}
+
+impl Handle {
+    /// Made by the manager, which keeps the other ends.
+    pub fn new(
+        asks: mpsc::Sender<Ask>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        events: Arc<EventLog>,
+    ) -> Handle {
+        Handle { asks, snapshot, events }
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// The events so far and to come.
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.events
+    }
+
+    /// Does `action` to `name`, an instance or a service with all its instances, and waits for the outcome
+    /// at most `wait` (`None`: not at all).
+    pub async fn act(
+        &self,
+        name: &str,
+        action: Action,
+        wait: Option<Duration>,
+    ) -> Result<Vec<wire::ActionResult>, Refusal> {
+        let names = self.snapshot().instances(name);
+        if names.is_empty() {
+            return Err(Refusal::Unknown(name.into()));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Act { names, action, wait, reply }).await?;
+        answer.await.map_err(|_| Refusal::ShuttingDown)
+    }
+
+    /// What the files would change.
+    pub async fn plan(&self) -> Result<wire::PlanReport, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Plan { apply: false, wait: None, reply }).await?;
+        answer.await.map_err(|_| Refusal::ShuttingDown)?
+    }
+
+    /// Takes the files over, all or nothing; waits at most `wait` for the services that it touches.
+    pub async fn apply(&self, wait: Option<Duration>) -> Result<wire::PlanReport, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Plan { apply: true, wait, reply }).await?;
+        answer.await.map_err(|_| Refusal::ShuttingDown)?
+    }
+
+    /// Begins to stop everything; the daemon exits when that is done.
+    pub async fn shutdown(&self, force: bool) -> Result<(), Refusal> {
+        self.ask(Ask::Shutdown { force }).await
+    }
+
+    /// The folder with `current` and the rotated files of an instance, and its name; `None`: unknown.
+    pub fn log_dir(&self, name: &str) -> Option<PathBuf> {
+        self.snapshot().find(name).map(|s| s.log_dir.clone())
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), Refusal> {
+        self.asks.send(ask).await.map_err(|_| Refusal::ShuttingDown)
+    }
+}

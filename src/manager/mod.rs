@@ -1,0 +1,7 @@
+//! ACTS: the one actor that owns the machine and performs its effects through the keeper.
+
+pub mod events;
+pub mod handle;
+pub mod snapshot;
+
+pub use handle::{Action, Handle, Refusal};

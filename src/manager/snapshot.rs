@@ -1,0 +1,66 @@
+//! What readers see: the state of everything after a turn of the machine. Immutable once published.
+
+use crate::{plan::Name, wire};
+use std::{path::PathBuf, sync::Arc};
+
+/// All services, sorted by name.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Everything of `GET /v1/status` but what changes with time alone.
+    pub status: wire::Status,
+    /// Milliseconds of CLOCK_BOOTTIME at which the keeper's present manager began.
+    pub began_ms: u64,
+    /// Autostart has begun and nothing is being stopped for good: `/readyz`.
+    pub ready: bool,
+    /// Sorted by name.
+    pub services: Vec<Arc<View>>,
+}
+
+/// One service as it was after the turn.
+#[derive(Debug, Default)]
+pub struct View {
+    /// All but what changes with time alone.
+    pub base: wire::Service,
+    /// CLOCK_BOOTTIME in ms at which the live run was started.
+    pub started_ms: Option<u64>,
+    /// CLOCK_BOOTTIME in ms of the next automatic start.
+    pub next_start_ms: Option<u64>,
+    /// Folder of its log.
+    pub log_dir: PathBuf,
+    /// Accounting of its output.
+    pub log: Option<Arc<crate::logs::Counters>>,
+    /// Folder of the live run's cgroup, where there is one.
+    pub cgroup: Option<PathBuf>,
+}
+
+impl View {
+    /// Completes the view for the instant `now_ms` (CLOCK_BOOTTIME).
+    pub fn at(&self, now_ms: u64) -> wire::Service {
+        let mut s = self.base.clone();
+        s.uptime_ms = self.started_ms.map(|t| now_ms.saturating_sub(t));
+        s.next_start_in_ms = self.next_start_ms.map(|t| t.saturating_sub(now_ms));
+        if let Some(c) = &self.log {
+            c.fill(
+                &mut s.log.bytes_in,
+                &mut s.log.bytes_written,
+                &mut s.log.bytes_dropped,
+                &mut s.log.lines_dropped,
+            );
+            s.log.trouble = c.trouble();
+        }
+        s
+    }
+}
+
+impl Snapshot {
+    /// The instance of this name.
+    pub fn find(&self, name: &str) -> Option<&Arc<View>> {
+        self.services.binary_search_by(|s| s.base.name.as_str().cmp(name)).ok().map(|i| &self.services[i])
+    }
+
+    /// The instances that `name` means: the instance of that name, or all of the service of that name.
+    pub fn instances(&self, name: &str) -> Vec<Name> {
+        let own = |s: &&Arc<View>| s.base.name == name || s.base.service == name;
+        self.services.iter().filter(own).map(|s| Name::new(&s.base.name)).collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! A plan as bytes, for a sealed memfd that keeper, its children and the manager all map.
+//!
+//! Layout: magic, then little-endian u32: format, number of services; then per part (daemon, warnings, each
+//! service) an (offset, length) pair of u32; then the parts as JSON. The keeper's children read just their
+//! own part, so that the keeper itself never holds the plan in its heap and stays cheap to fork.
+//! No file is touched here.
+
+use super::{DaemonSpec, Plan, ServiceSpec};
+use serde::de::DeserializeOwned;
+
+const MAGIC: &[u8; 8] = b"keepplan";
+/// The format written by this version.
+pub const FORMAT: u32 = 1;
+const HEAD: usize = 16;
+
+/// What is wrong with the bytes of a plan.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Not a plan at all, or cut short.
+    #[error("this is not a plan image")]
+    NotAPlan,
+    /// Written by another version.
+    #[error("the plan image has format {0}, this version reads format {FORMAT}")]
+    Format(u32),
+    /// A part does not decode.
+    #[error("the plan image is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Encodes a plan.
+pub fn encode(plan: &Plan) -> Result<Vec<u8>, ImageError> {
+    let json = |e: serde_json::Error| ImageError::Damaged(e.to_string());
+    let mut parts = vec![serde_json::to_vec(&plan.daemon).map_err(json)?];
+    parts.push(serde_json::to_vec(&plan.warnings).map_err(json)?);
+    for s in &plan.services {
+        parts.push(serde_json::to_vec(s).map_err(json)?);
+    }
+    let too_large = |_| ImageError::Damaged("larger than 4 GiB".into());
+    let mut out = Vec::from(*MAGIC);
+    out.extend(FORMAT.to_le_bytes());
+    out.extend(u32::try_from(plan.services.len()).map_err(too_large)?.to_le_bytes());
+    let mut at = HEAD + parts.len() * 8;
+    for p in &parts {
+        out.extend(u32::try_from(at).map_err(too_large)?.to_le_bytes());
+        out.extend(u32::try_from(p.len()).map_err(too_large)?.to_le_bytes());
+        at += p.len();
+    }
+    out.extend(parts.into_iter().flatten());
+    Ok(out)
+}
+
+/// A view of an encoded plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    bytes: &'a [u8],
+    services: u32,
+}
+
+impl<'a> Image<'a> {
+    /// Checks the head of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Result<Image<'a>, ImageError> {
+        if bytes.get(..8) != Some(MAGIC) {
+            return Err(ImageError::NotAPlan);
+        }
+        let format = word(bytes, 8)?;
+        if format != FORMAT {
+            return Err(ImageError::Format(format));
+        }
+        Ok(Image { bytes, services: word(bytes, 12)? })
+    }
+
+    /// Number of services.
+    pub fn len(&self) -> u32 {
+        self.services
+    }
+
+    /// True for a plan without services.
+    pub fn is_empty(&self) -> bool {
+        self.services == 0
+    }
+
+    /// The daemon's settings.
+    pub fn daemon(&self) -> Result<DaemonSpec, ImageError> {
+        self.part(0)
+    }
+
+    /// The service at this index of [`Plan::services`].
+    pub fn service(&self, index: u32) -> Result<ServiceSpec, ImageError> {
+        if index >= self.services {
+            return Err(ImageError::Damaged(format!("there is no entry {index}")));
+        }
+        self.part(index as usize + 2)
+    }
+
+    /// The whole plan.
+    pub fn plan(&self) -> Result<Plan, ImageError> {
+        let services = (0..self.services).map(|i| self.service(i)).collect::<Result<_, _>>()?;
+        Ok(Plan { daemon: self.daemon()?, services, warnings: self.part(1)? })
+    }
+
+    fn part<T: DeserializeOwned>(&self, n: usize) -> Result<T, ImageError> {
+        let (at, len) =
+            (word(self.bytes, HEAD + n * 8)? as usize, word(self.bytes, HEAD + n * 8 + 4)? as usize);
+        let bytes =
+            at.checked_add(len).and_then(|end| self.bytes.get(at..end)).ok_or(ImageError::NotAPlan)?;
+        serde_json::from_slice(bytes).map_err(|e| ImageError::Damaged(e.to_string()))
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u32, ImageError> {
+    let b = bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).ok_or(ImageError::NotAPlan)?;
+    Ok(u32::from_le_bytes(b))
+}

@@ -1,0 +1,47 @@
+//! WHAT should run: the checked, immutable result of a configuration.
+//!
+//! Everything here is plain data. Nothing in this room does I/O, reads a clock or starts a thread; the text
+//! that a plan comes from is the business of `config`, and what happens with it is the business of `machine`.
+
+pub mod daemon;
+pub mod diff;
+pub mod image;
+pub mod name;
+pub mod order;
+pub mod run;
+pub mod service;
+pub mod unit;
+
+pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
+pub use name::Name;
+pub use run::{Exit, Job, RunId};
+pub use service::{
+    Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogSpec, Reload, Restart,
+    ServiceSpec, Stderr, Stdout, StopSpec,
+};
+pub use unit::Millis;
+
+use serde::{Deserialize, Serialize};
+
+/// A checked configuration: the daemon's own settings and every service instance, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Settings of the daemon itself.
+    pub daemon: DaemonSpec,
+    /// One entry per instance, sorted by `name`; names are unique and the dependency graph has no cycle.
+    pub services: Vec<ServiceSpec>,
+    /// What deserves a word but no refusal, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The entry of this name, by binary search.
+    pub fn find(&self, name: &str) -> Option<&ServiceSpec> {
+        self.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok().map(|i| &self.services[i])
+    }
+}
+
+/// The number of a loaded plan within the life of a keeper; the first is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);

@@ -1,0 +1,226 @@
+//! The types of the HTTP API, shared by `api` and `ctl`. JSON, snake_case. Fields are only ever added.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// Of the keeper.
+    pub pid: u32,
+    pub manager_pid: u32,
+    /// `starting`, `running`, `reloading` or `stopping`.
+    pub state: String,
+    pub uptime_ms: u64,
+    pub profile: Option<String>,
+    /// Number of the plan in force.
+    pub generation: u64,
+    /// How often the manager has been restarted.
+    pub manager_restarts: u32,
+    /// Number of services by state.
+    pub counts: std::collections::BTreeMap<String, u32>,
+    /// One sentence per guarantee this host cannot give.
+    pub degraded: Vec<String>,
+}
+
+/// One service instance, as in `GET /v1/services`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// `web` or `web@0`.
+    pub name: String,
+    /// `web`.
+    pub service: String,
+    /// `null` where there is one only.
+    pub instance: Option<u32>,
+    pub description: String,
+    /// `up` or `down`.
+    pub desired: String,
+    /// stopped waiting starting running stopping backoff exited failed stuck
+    pub state: String,
+    pub ready: bool,
+    /// One sentence; never empty when desired and state disagree.
+    pub reason: String,
+    pub pid: Option<u32>,
+    pub run_id: Option<u64>,
+    /// RFC 3339, UTC.
+    pub started_at: Option<String>,
+    pub uptime_ms: Option<u64>,
+    /// Automatic restarts since it was last started by hand or by configuration.
+    pub restarts: u32,
+    pub consecutive_failures: u32,
+    pub next_start_in_ms: Option<u64>,
+    pub last_exit: Option<LastExit>,
+    /// Of all its processes; `null` where the host cannot tell, and in lists.
+    pub memory_bytes: Option<u64>,
+    /// As `memory_bytes`.
+    pub cpu_usage_usec: Option<u64>,
+    /// As `memory_bytes`.
+    pub tasks: Option<u64>,
+    pub log: Log,
+    pub identity: Identity,
+    /// Names it requires (`requires` and `binds-to`), wants and comes after.
+    pub requires: Vec<String>,
+    pub wants: Vec<String>,
+    pub after: Vec<String>,
+}
+
+/// How the last run ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// Exit status, if it exited.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub code: Option<i32>,
+    /// Name of the signal, if one killed it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signal: Option<String>,
+    /// It dumped core.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub core: bool,
+    /// The kernel could not be asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub unknown: bool,
+    /// Killed for memory.
+    pub oom: bool,
+    /// RFC 3339, UTC.
+    pub at: String,
+    pub run_id: u64,
+    pub ran_ms: u64,
+}
+
+/// Accounting of a service's output since this manager began.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Log {
+    pub bytes_in: u64,
+    pub bytes_written: u64,
+    pub bytes_dropped: u64,
+    pub lines_dropped: u64,
+    /// Path of the current file; `null` where output is discarded.
+    pub file: Option<String>,
+    /// What keeps it from being written, if anything does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
+}
+
+/// Whom the service runs as.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    pub user: Option<String>,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub no_new_privileges: bool,
+}
+
+/// `GET /v1/services`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Services {
+    pub services: Vec<Service>,
+}
+
+/// Answer to `POST /v1/services/{name}/start` and its kin; one result per instance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    pub results: Vec<ActionResult>,
+}
+
+/// What became of one instance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ActionResult {
+    pub name: String,
+    /// `done`, `failed`, `conflict`, `accepted` (not waited for) or `timeout`.
+    pub outcome: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Body of `POST /v1/services/{name}/signal`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalBody {
+    /// `SIGUSR1`, `USR1` or `10`.
+    pub signal: String,
+}
+
+/// One event, as `data` of the event stream.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Rises by one; the `id` of the stream.
+    pub id: u64,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// state, exit, launch_failed, failed, recovered, stuck, applied, shutdown, log, manager
+    pub kind: String,
+    /// `null`: the daemon as a whole.
+    pub service: Option<String>,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub run_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exit: Option<LastExit>,
+}
+
+/// `GET /v1/plan` and `POST /v1/apply`: what the files would change, or what was changed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanReport {
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    pub changed: Vec<ChangedService>,
+    /// Differences of `[daemon]` and `[api]`; they take effect when keepd is next started.
+    pub daemon: Vec<ChangedField>,
+    pub warnings: Vec<String>,
+    /// Of an apply: what became of the services that it touched.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub results: Vec<ActionResult>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChangedService {
+    pub name: String,
+    /// Its processes are replaced; otherwise it only takes the new values over.
+    pub restarts: bool,
+    pub fields: Vec<ChangedField>,
+}
+
+/// One field; `null` values are absent or secret.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChangedField {
+    pub path: String,
+    pub old: Option<String>,
+    pub new: Option<String>,
+}
+
+/// An error, RFC 9457 (`application/problem+json`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank`
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status' name.
+    pub title: String,
+    pub status: u16,
+    /// One sentence: what, why, and what to do.
+    pub detail: String,
+    /// Of a refused configuration: every error.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// One error of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    pub message: String,
+    /// As it was found, absolute or relative to the main file's folder.
+    pub file: String,
+    /// From 1; 0 where the error belongs to the file as a whole.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// As a terminal shows it, with the source line, without colours.
+    pub rendered: String,
+}
+
+/// What the loader hands over instead of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadReport {
+    pub diagnostics: Vec<Diagnostic>,
+}

@@ -1,0 +1,2 @@
+//! The helper service.
+fn main() {}
