@@ -1,1 +1,61 @@
-//! Room `daemon`.
+//! Roles, arguments and start-up: which of keeper, loader and manager this process is. No decision about
+//! services is made here.
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+mod background;
+mod load;
+mod log;
+mod manage;
+
+use crate::keeper;
+use args::{ConfigArgs, Role};
+use std::ffi::OsString;
+
+/// Usage error (sysexits.h EX_USAGE).
+pub const EXIT_USAGE: i32 = 64;
+/// Internal error (EX_SOFTWARE).
+pub const EXIT_INTERNAL: i32 = 70;
+/// Broken configuration (EX_CONFIG).
+pub const EXIT_CONFIG: i32 = 78;
+
+/// The whole of `keepd`; returns its exit status.
+pub fn main(argv: impl IntoIterator<Item = OsString>) -> i32 {
+    let args = match args::parse(argv) {
+        Ok(args) => args,
+        Err(status) => return status,
+    };
+    match args.role {
+        Some(Role::Load) => load::main(&args.config),
+        Some(Role::Manage) => manage::main(&args.config),
+        None => keep(args.config),
+    }
+}
+
+fn keep(mut args: ConfigArgs) -> i32 {
+    // The roles and a later apply must find the same file whatever the working directory is by then.
+    if let Some(config) = &args.config {
+        match std::path::absolute(config) {
+            Ok(path) => args.config = Some(path),
+            Err(e) => {
+                eprintln!("keepd: cannot find {}: {e}", config.display());
+                return EXIT_CONFIG;
+            }
+        }
+    }
+    let ready_fd = match args.daemonize.then(background::detach).transpose() {
+        Ok(None) => None,
+        Ok(Some(background::Side::Child(ready))) => Some(ready),
+        Ok(Some(background::Side::Parent(status))) => return status,
+        Err(e) => {
+            eprintln!("keepd: cannot go to the background: {e}");
+            return EXIT_INTERNAL;
+        }
+    };
+    keeper::run(keeper::Config {
+        loader_argv: args.to_argv("load"),
+        manager_argv: args.to_argv("manage"),
+        ready_fd,
+    })
+}

@@ -1,9 +1,9 @@
 //! What the rest of the daemon holds of the manager: reads are answered from a snapshot and never wait for
 //! the actor; wishes go through one bounded channel and come back through a oneshot.
 
-use super::{events::EventLog, snapshot::Snapshot};
-use crate::{plan::Name, wire};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use super::{LogStream, events::EventLog, logstream, snapshot::Snapshot, usage};
+use crate::{logs::Engine, plan::Name, sys, wire};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What can be done to a service.
@@ -62,6 +62,7 @@ pub struct Handle {
     asks: mpsc::Sender<Ask>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     events: Arc<EventLog>,
+    logs: Arc<Engine>,
 }
 
 impl Handle {
@@ -70,8 +71,9 @@ impl Handle {
         asks: mpsc::Sender<Ask>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
         events: Arc<EventLog>,
+        logs: Arc<Engine>,
     ) -> Handle {
-        Handle { asks, snapshot, events }
+        Handle { asks, snapshot, events, logs }
     }
 
     /// The newest snapshot.
@@ -120,9 +122,38 @@ impl Handle {
         self.ask(Ask::Shutdown { force }).await
     }
 
-    /// The folder with `current` and the rotated files of an instance, and its name; `None`: unknown.
-    pub fn log_dir(&self, name: &str) -> Option<PathBuf> {
-        self.snapshot().find(name).map(|s| s.log_dir.clone())
+    /// The instances that `name` means, with what their processes use.
+    pub fn detail(&self, name: &str) -> Vec<wire::Service> {
+        let snapshot = self.snapshot();
+        let now_ms = sys::clock::boottime_ms();
+        let full = |n: &Name| {
+            let view = snapshot.find(n.as_str())?;
+            let mut service = view.at(now_ms);
+            if let Some(cgroup) = &view.cgroup {
+                usage::fill(&mut service, cgroup);
+            }
+            Some(service)
+        };
+        snapshot.instances(name).iter().filter_map(full).collect()
+    }
+
+    /// The log of one instance from its last `lines` lines on; `stderr`: of its separate stderr.
+    /// Must be called within the runtime.
+    pub fn open_log(
+        &self,
+        name: &str,
+        lines: usize,
+        follow: bool,
+        stderr: bool,
+    ) -> Result<LogStream, Refusal> {
+        let snapshot = self.snapshot();
+        let Some(view) = snapshot.find(name) else { return Err(Refusal::Unknown(name.into())) };
+        if view.log.is_none() {
+            return Err(Refusal::Unavailable(format!("the output of {name} is discarded; there is no log")));
+        }
+        let dir = if stderr { view.log_dir.join("stderr") } else { view.log_dir.clone() };
+        let follow = follow.then(|| logstream::subscribe(&self.logs, &Name::new(name)));
+        Ok(logstream::open(dir, lines, follow))
     }
 
     async fn ask(&self, ask: Ask) -> Result<(), Refusal> {

@@ -1,7 +1,247 @@
-//! ACTS: the one actor that owns the machine and performs its effects through the keeper.
+//! ACTS: the one actor that owns the machine and performs its effects through the keeper. It may be killed at
+//! any instant: whatever it knows, the keeper holds or the machine can be restored from.
 
+#![forbid(unsafe_code)]
+
+mod actor;
 pub mod events;
 pub mod handle;
+mod handover;
+mod link;
+mod logstream;
+mod pending;
+mod plans;
+mod publish;
 pub mod snapshot;
+mod usage;
 
 pub use handle::{Action, Handle, Refusal};
+pub use logstream::LogStream;
+
+use crate::{
+    keeper::protocol::{Request, Up},
+    logs::{Engine, Report},
+    machine::{Event, Machine, Time, Wish},
+    plan::{DaemonSpec, Millis, RunId},
+    sys,
+};
+use actor::{Actor, now};
+use handle::Ask;
+use handover::HandOver;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use std::{
+    future::poll_fn,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    pin::Pin,
+    sync::Arc,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+
+/// How many calls may wait for the actor before callers wait for a place.
+const ASKS: usize = 256;
+/// How many messages are handled before readers get a new snapshot.
+const BATCH: usize = 256;
+/// How long the last output may take to be drained once everything is stopped.
+const DRAIN: Millis = Millis::secs(5);
+
+/// A manager that has been handed everything and has decided nothing yet.
+#[derive(Debug)]
+pub struct Manager {
+    socket: OwnedFd,
+    handed: HandOver,
+    spec: DaemonSpec,
+}
+
+impl Manager {
+    /// Reads the hand-over from the keeper's (still blocking) socket.
+    ///
+    /// # Errors
+    /// Of the socket, or a hand-over that this version cannot read.
+    pub fn take_over(socket: OwnedFd) -> io::Result<Manager> {
+        let handed = handover::receive(socket.as_fd())?;
+        let Some(plan) = handed.plans.get(&handed.hello.generation) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the plan in force was not handed over"));
+        };
+        let spec = plan.daemon.clone();
+        Ok(Manager { socket, handed, spec })
+    }
+
+    /// The daemon's settings of the plan in force.
+    pub fn spec(&self) -> &DaemonSpec {
+        &self.spec
+    }
+
+    /// Runs until everything is stopped or the keeper is gone; `serve` starts the API before READY is told.
+    /// Must be called within a current-thread tokio runtime. Returns an exit status.
+    ///
+    /// # Errors
+    /// What keeps it from beginning: the log thread, the socket, the API's listener.
+    pub async fn run(self, serve: impl FnOnce(Handle) -> io::Result<()>) -> io::Result<i32> {
+        let Manager { socket, mut handed, spec: _ } = self;
+        let hello = handed.hello.clone();
+        let Some(plans) = plans::Plans::new(std::mem::take(&mut handed.plans), hello.generation) else {
+            return Err(io::Error::other("the plan in force was not handed over"));
+        };
+        let (reports, mut from_logs) = mpsc::unbounded_channel();
+        let logs = Arc::new(Engine::start(move |report: Report| drop(reports.send(report)))?);
+        let machine = Machine::restore(
+            u64::from(hello.pid) << 32 ^ sys::clock::wall_ms(),
+            plans.current(),
+            hello.generation,
+            RunId(hello.last_run.0 + 1),
+            &handed.remembered,
+            now(),
+        );
+        sys::fd::set_nonblocking(socket.as_fd())?;
+        let link = link::Link::new(socket)?;
+        let publisher = publish::Publisher::new(hello.clone());
+        let (asks, mut from_api) = mpsc::channel(ASKS);
+        let handle =
+            Handle::new(asks, publisher.snapshot.subscribe(), publisher.events.clone(), logs.clone());
+        let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        let timer = AsyncFd::with_interest(sys::timer::Timer::new()?, Interest::READABLE)?;
+
+        let mut actor = Actor::new(machine, plans, link, logs, publisher);
+        for warning in &actor.plans.current().warnings {
+            tracing::warn!("{warning}");
+        }
+        if hello.managers_before > 0 {
+            let text = format!("the manager was restarted; {} runs taken over", handed.runs.len());
+            tracing::warn!("{text}");
+            actor.publisher.event("manager", None, text, None, None);
+        }
+        actor.publish();
+        serve(handle)?;
+        actor.begin(handed);
+        actor.link.send(vec![vec![Request::Notify(Up::Ready)]]);
+
+        let mut armed: Option<Time> = None;
+        let mut drain_until = None;
+        loop {
+            actor.publish();
+            if actor.exiting.is_some() {
+                let until = *drain_until.get_or_insert(now() + DRAIN);
+                if actor.runs.is_empty() || until <= now() {
+                    return Ok(finish(actor).await);
+                }
+            }
+            let next = actor.next_deadline().into_iter().chain(drain_until).min();
+            if next != armed {
+                timer.get_ref().set(next.map(|t| t.0))?;
+                armed = next;
+            }
+            tokio::select! {
+                ready = actor.link.readable() => {
+                    ready?;
+                    if let Err(e) = drain_link(&mut actor) {
+                        tracing::error!("the keeper is gone ({e}); services run on, this manager ends");
+                        return Ok(70);
+                    }
+                }
+                ready = actor.link.writable(), if actor.link.waiting() => {
+                    ready?;
+                    actor.link.flush();
+                }
+                Some(report) = from_logs.recv() => {
+                    actor.report(report);
+                    for _ in 0..BATCH {
+                        let Ok(report) = from_logs.try_recv() else { break };
+                        actor.report(report);
+                    }
+                }
+                Some(ask) = from_api.recv() => ask_actor(&mut actor, ask),
+                fired = timer.readable() => {
+                    fired?.clear_ready();
+                    timer.get_ref().clear();
+                    armed = None;
+                    actor.on_deadline();
+                }
+                Some(signal) = next_signal(&mut signals) => match signal {
+                    SIGHUP => actor.ask_apply(),
+                    SIGUSR1 => actor.logs.reopen(),
+                    _ => shutdown(&mut actor, false),
+                }
+            }
+        }
+    }
+}
+
+/// Handles what the keeper has sent, as one turn.
+fn drain_link(actor: &mut Actor) -> io::Result<()> {
+    for _ in 0..BATCH {
+        match actor.link.receive() {
+            Ok(Some(packet)) => actor.news(packet),
+            Ok(None) => break,
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!("cannot read a message of the keeper: {e}; it is ignored");
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+async fn next_signal(signals: &mut signal_hook_tokio::Signals) -> Option<i32> {
+    use futures_core::Stream;
+    poll_fn(|cx| Pin::new(&mut *signals).poll_next(cx)).await
+}
+
+fn shutdown(actor: &mut Actor, force: bool) {
+    let force = force || actor.machine.shutting_down();
+    let grace = actor.plans.current().daemon.shutdown_timeout.0 + DRAIN.0;
+    actor.link.send(vec![vec![Request::Notify(Up::Stopping), Request::Notify(Up::Extend(grace))]]);
+    actor.step(Event::Wish(Wish::Shutdown { force }));
+}
+
+fn ask_actor(actor: &mut Actor, ask: Ask) {
+    match ask {
+        Ask::Act { names, action, wait, reply } => {
+            let tickets: Vec<_> = names.into_iter().map(|n| (n, actor.pending.ticket())).collect();
+            let ms = wait.map_or(0, |w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX));
+            let late = if wait.is_some() { "timeout" } else { "accepted" };
+            let finish = Box::new(move |results| drop(reply.send(results)));
+            actor.pending.add(&tickets, now() + Millis(ms), late, finish);
+            for (name, ticket) in tickets {
+                let Some(service) = actor.machine.id(name.as_str()) else {
+                    let gone = crate::machine::Outcome::Failed(format!("{name} was removed"));
+                    actor.pending.answer(ticket, gone);
+                    continue;
+                };
+                actor.step(Event::Wish(match action {
+                    Action::Start => Wish::Start { ticket, service },
+                    Action::Stop => Wish::Stop { ticket, service },
+                    Action::Restart => Wish::Restart { ticket, service },
+                    Action::Reload => Wish::Reload { ticket, service },
+                    Action::Signal(signal) => Wish::Signal { ticket, service, signal },
+                }));
+            }
+        }
+        Ask::Plan { apply, wait, reply } => {
+            actor.ask_plan(plans::PlanAsk { apply, wait, reply: Some(reply) });
+        }
+        Ask::Shutdown { force } => shutdown(actor, force),
+    }
+}
+
+/// Everything is stopped and drained: the keeper may go. Returns this process' exit status.
+async fn finish(mut actor: Actor) -> i32 {
+    let left = actor.exiting.take().unwrap_or_default();
+    let status = i32::from(!left.is_empty());
+    if !left.is_empty() {
+        let names: Vec<&str> = left.iter().map(crate::plan::Name::as_str).collect();
+        tracing::error!("these could not be killed and are left behind: {}", names.join(", "));
+    }
+    actor.logs.stop();
+    actor.link.send(vec![vec![Request::Exit { status }]]);
+    while actor.link.waiting() {
+        if actor.link.writable().await.is_err() {
+            break;
+        }
+        actor.link.flush();
+    }
+    status
+}

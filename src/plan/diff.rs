@@ -65,7 +65,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Diff {
 }
 
 /// Whether a running process must be replaced for `new` to hold.
-fn restart_needed(old: &ServiceSpec, new: &ServiceSpec) -> bool {
+pub fn restart_needed(old: &ServiceSpec, new: &ServiceSpec) -> bool {
     old.launch != new.launch || old.logs.dir != new.logs.dir
 }
 

@@ -1,0 +1,45 @@
+//! The manager's role: log, runtime, API, and then the actor.
+
+use super::{EXIT_INTERNAL, args::ConfigArgs, log};
+use crate::{api, keeper::protocol::MANAGER_FD, manager::Manager, sys};
+use std::io;
+
+/// Runs until everything is stopped; returns an exit status.
+pub(super) fn main(args: &ConfigArgs) -> i32 {
+    sys::process::set_name("keepd-manage");
+    let manager = match sys::fd::take_inherited(MANAGER_FD).and_then(Manager::take_over) {
+        Ok(manager) => manager,
+        Err(e) => {
+            eprintln!("keepd manage: cannot take over from the keeper on descriptor {MANAGER_FD}: {e}");
+            return EXIT_INTERNAL;
+        }
+    };
+    // Lives as long as the process: dropping it flushes what is still queued for the log file.
+    let _log = log::init(manager.spec());
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            tracing::error!("cannot start: {e}");
+            return EXIT_INTERNAL;
+        }
+    };
+    let socket = manager.spec().api.socket.clone();
+    let daemonize = args.daemonize;
+    let result = runtime.block_on(manager.run(|handle| {
+        let listener = api::bind(&socket)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", socket.display())))?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        tokio::spawn(api::serve(listener, handle));
+        if daemonize {
+            sys::fd::stdio_to_null()?;
+        }
+        Ok(())
+    }));
+    match result {
+        Ok(status) => status,
+        Err(e) => {
+            tracing::error!("the manager ends: {e}");
+            EXIT_INTERNAL
+        }
+    }
+}

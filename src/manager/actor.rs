@@ -1,0 +1,340 @@
+//! The one actor: turns news and calls into events, steps the machine, and performs its effects in order.
+//! It decides nothing itself.
+
+use super::{
+    handover::{HandOver, RunPipes},
+    link::{Link, Packet},
+    pending::Pending,
+    plans::Plans,
+    publish::{Publisher, last_exit},
+};
+use crate::{
+    keeper::protocol::{News, NoteLevel, Request, Up},
+    logs::{self, Report},
+    machine::{Effect, Event, Fact, Machine, Time, Wish},
+    plan::{Generation, Name, RunId},
+    sys,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// A run from its launch until the keeper has forgotten it.
+#[derive(Debug)]
+pub(super) struct LiveRun {
+    pub(super) service: Name,
+    pub(super) generation: Generation,
+    /// The machine does not know it: it is killed and let go.
+    stray: bool,
+}
+
+/// See the head of the file.
+pub(super) struct Actor {
+    pub(super) machine: Machine,
+    pub(super) plans: Plans,
+    pub(super) link: Link,
+    pub(super) logs: Arc<logs::Engine>,
+    pub(super) publisher: Publisher,
+    pub(super) pending: Pending,
+    pub(super) runs: HashMap<RunId, LiveRun>,
+    /// Set by `Effect::Exit`: what could not be stopped.
+    pub(super) exiting: Option<Vec<Name>>,
+    /// Something changed since the last snapshot.
+    dirty: bool,
+    status_line: String,
+}
+
+/// The present instant of the machine.
+pub(super) fn now() -> Time {
+    Time(sys::clock::boottime_ms())
+}
+
+impl Actor {
+    pub(super) fn new(
+        machine: Machine,
+        plans: Plans,
+        link: Link,
+        logs: Arc<logs::Engine>,
+        publisher: Publisher,
+    ) -> Actor {
+        Actor {
+            machine,
+            plans,
+            link,
+            logs,
+            publisher,
+            pending: Pending::default(),
+            runs: HashMap::new(),
+            exiting: None,
+            dirty: true,
+            status_line: String::new(),
+        }
+    }
+
+    /// Takes over what the keeper holds, then starts what has never been started.
+    pub(super) fn begin(&mut self, handed: HandOver) {
+        for held in handed.runs {
+            let stray = !self.machine.knows(held.run);
+            if let (false, Some(spec)) = (stray, self.plans.spec(held.generation, &held.service)) {
+                let RunPipes { stdout, stderr } = held.pipes;
+                self.logs.attach(&held.service, held.run, &spec.logs, stdout, stderr);
+            }
+            let live = LiveRun { service: held.service, generation: held.generation, stray };
+            self.runs.insert(held.run, live);
+        }
+        let strays: Vec<RunId> = self.runs.iter().filter(|(_, r)| r.stray).map(|(id, _)| *id).collect();
+        for run in strays {
+            self.link.send(vec![vec![Request::KillTree { run }]]);
+        }
+        for fact in handed.facts {
+            self.news(Packet { news: fact, fds: Vec::new() });
+        }
+        let ids: Vec<_> = self.machine.ids().collect();
+        for id in ids {
+            self.publisher.update(&self.machine, id, &self.logs);
+        }
+        self.replace_outdated();
+        let effects = self.machine.begin(now());
+        self.perform(effects);
+        self.step(Event::Tick);
+        if let Some(force) = handed.hello.shutdown {
+            self.step(Event::Wish(Wish::Shutdown { force }));
+        }
+    }
+
+    /// Runs that were launched differently from what the plan in force says: an apply was cut short.
+    fn replace_outdated(&mut self) {
+        let outdated: Vec<Name> = self
+            .runs
+            .values()
+            .filter(|r| !r.stray && self.plans.outdated(r.generation, &r.service))
+            .map(|r| r.service.clone())
+            .collect();
+        for name in outdated {
+            if let Some(service) = self.machine.id(name.as_str())
+                && self.machine.view(service).desired_up
+            {
+                let ticket = self.pending.ticket();
+                self.step(Event::Wish(Wish::Restart { ticket, service }));
+            }
+        }
+    }
+
+    /// Handles one message of the keeper.
+    pub(super) fn news(&mut self, packet: Packet) {
+        let fds = packet.fds;
+        match packet.news {
+            News::Started { run, pid, pipes, at_ms: _ } => {
+                if let Some((live, spec)) = self
+                    .runs
+                    .get(&run)
+                    .and_then(|live| Some((live, self.plans.spec(live.generation, &live.service)?)))
+                    && !fds.is_empty()
+                {
+                    let RunPipes { stdout, stderr } = RunPipes::take(pipes, fds);
+                    self.logs.attach(&live.service, run, &spec.logs, stdout, stderr);
+                }
+                self.fact(run, Fact::Started { run, pid });
+            }
+            News::LaunchFailed { run, why, transient } => {
+                self.fact(run, Fact::LaunchFailed { run, why, transient });
+                self.forget_run(run);
+            }
+            News::Exited { run, exit, leftovers, at_ms, usage: _ } => {
+                self.fact(run, Fact::Exited { run, exit, leftovers, at: Time(at_ms) });
+                if !leftovers {
+                    self.release_stray(run);
+                }
+            }
+            News::Emptied { run } => {
+                self.fact(run, Fact::Emptied { run });
+                self.release_stray(run);
+            }
+            News::JobEnded { run, job, why } => self.fact(run, Fact::JobEnded { run, job, why }),
+            News::Loaded { generation } => self.loaded(generation, fds),
+            News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
+            News::Apply => self.ask_apply(),
+            News::Reopen => self.logs.reopen(),
+            News::Ping => self.link.send(vec![vec![Request::Pong]]),
+            News::Note { level, text } => {
+                match level {
+                    NoteLevel::Error => tracing::error!("{text}"),
+                    NoteLevel::Warn => tracing::warn!("{text}"),
+                    NoteLevel::Info => tracing::info!("{text}"),
+                }
+                self.publisher.event("manager", None, text, None, None);
+            }
+            News::Hello(_)
+            | News::Plan { .. }
+            | News::Remembered { .. }
+            | News::Run { .. }
+            | News::HelloEnd => {
+                tracing::error!("the keeper sent a hand-over twice; it is ignored");
+            }
+        }
+    }
+
+    fn fact(&mut self, run: RunId, fact: Fact) {
+        if self.machine.knows(run) {
+            self.step(Event::Fact(fact));
+        }
+    }
+
+    /// The end of a run that the machine does not know: its output is kept, then it is let go.
+    fn release_stray(&mut self, run: RunId) {
+        if self.runs.get(&run).is_some_and(|r| r.stray) {
+            self.logs.finish(run);
+        }
+    }
+
+    /// Handles a word of the log thread.
+    pub(super) fn report(&mut self, report: Report) {
+        match report {
+            Report::Finished { run } => {
+                self.link.send(vec![vec![Request::Release { run }]]);
+                self.forget_run(run);
+            }
+            Report::Trouble { service, message: Some(message) } => {
+                tracing::error!("{service}: {message}");
+                self.publisher.event("log", Some(&service), message, None, None);
+            }
+            Report::Trouble { service, message: None } => {
+                let message = "its log is being written again".to_string();
+                tracing::info!("{service}: {message}");
+                self.publisher.event("log", Some(&service), message, None, None);
+            }
+            Report::Rotated { service, file } => {
+                tracing::debug!("{service}: log rotated to {}", file.display())
+            }
+        }
+    }
+
+    fn forget_run(&mut self, run: RunId) {
+        let Some(gone) = self.runs.remove(&run) else { return };
+        let runs = &self.runs;
+        let in_use = runs.values().any(|r| r.generation == gone.generation);
+        if !in_use && self.plans.drop_unused(gone.generation) {
+            self.link.send(vec![vec![Request::DropPlan { generation: gone.generation }]]);
+        }
+    }
+
+    /// Steps the machine and performs what it wants.
+    pub(super) fn step(&mut self, event: Event) {
+        let effects = self.machine.step(now(), event);
+        self.perform(effects);
+    }
+
+    /// Performs the effects of one step; those of one service and the state they lead to go to the keeper in
+    /// one packet.
+    pub(super) fn perform(&mut self, effects: Vec<Effect>) {
+        let mut groups: BTreeMap<Name, Vec<Request>> = BTreeMap::new();
+        for effect in effects {
+            self.perform_one(effect, &mut groups);
+        }
+        for id in self.machine.take_changed() {
+            self.publisher.update(&self.machine, id, &self.logs);
+            let service = self.machine.view(id).spec.name.clone();
+            let request = match self.machine.save(id) {
+                Some(state) => Request::Remember { service: service.clone(), state },
+                None => Request::Forget { service: service.clone() },
+            };
+            groups.entry(service).or_default().push(request);
+            self.dirty = true;
+        }
+        self.link.send(groups.into_values().collect());
+    }
+
+    fn perform_one(&mut self, effect: Effect, groups: &mut BTreeMap<Name, Vec<Request>>) {
+        match effect {
+            Effect::Launch { service, run, generation } => {
+                let name = self.machine.view(service).spec.name.clone();
+                let Some(entry) = self.plans.entry(generation, &name) else {
+                    return tracing::error!(
+                        "{name}: plan {} has no such service; not launched",
+                        generation.0
+                    );
+                };
+                let live = LiveRun { service: name.clone(), generation, stray: false };
+                self.runs.insert(run, live);
+                let request = Request::Launch { run, service: name.clone(), generation, entry };
+                groups.entry(name).or_default().push(request);
+            }
+            Effect::RunJob { run, job } => self.to_run(groups, run, Request::RunJob { run, job }),
+            Effect::Signal { run, signal } => self.to_run(groups, run, Request::Signal { run, signal }),
+            Effect::SignalTree { run, signal } => {
+                self.to_run(groups, run, Request::SignalTree { run, signal })
+            }
+            Effect::KillTree { run } => self.to_run(groups, run, Request::KillTree { run }),
+            Effect::Release { run } => self.logs.finish(run),
+            Effect::Reply { ticket, outcome } => self.pending.answer(ticket, outcome),
+            Effect::Emit(notice) => {
+                let last = notice.exit.zip(notice.run).map(|(exit, run)| {
+                    let view = notice.service.as_ref().and_then(|n| self.machine.id(n.as_str()));
+                    let seen = view.and_then(|id| self.machine.view(id).last_exit).filter(|e| e.run == run);
+                    let (at, ran) = seen.map_or((now(), 0), |e| (e.at, e.ran.0));
+                    last_exit(exit, at, run.0, ran)
+                });
+                self.publisher.notice(notice, last);
+            }
+            Effect::Removed { service: _, name } => {
+                self.publisher.remove(&name);
+                self.logs.forget(&name);
+                groups.entry(name.clone()).or_default().push(Request::Forget { service: name });
+                self.dirty = true;
+            }
+            Effect::Exit { left_behind } => self.exiting = Some(left_behind),
+        }
+    }
+
+    fn to_run(&self, groups: &mut BTreeMap<Name, Vec<Request>>, run: RunId, request: Request) {
+        match self.runs.get(&run) {
+            Some(live) => groups.entry(live.service.clone()).or_default().push(request),
+            None => tracing::error!("run {run} is not held any more; left out: {request:?}"),
+        }
+    }
+
+    /// Publishes what the last turns changed; called when nothing more is waiting to be handled.
+    pub(super) fn publish(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        let state = if self.machine.shutting_down() {
+            "stopping"
+        } else if self.plans.loading() {
+            "reloading"
+        } else {
+            "running"
+        };
+        let plan = self.plans.current();
+        self.publisher.publish(&self.machine, &plan, self.plans.generation().0, state);
+        let line = status_line(&self.machine.counts());
+        if line != self.status_line {
+            self.link.send(vec![vec![Request::Notify(Up::Status(line.clone()))]]);
+            self.status_line = line;
+        }
+    }
+
+    /// The next instant at which something is due.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.machine.next_deadline().into_iter().chain(self.pending.next_deadline()).min()
+    }
+
+    /// Does what is due.
+    pub(super) fn on_deadline(&mut self) {
+        self.step(Event::Tick);
+        let machine = &self.machine;
+        let reason = |name: &str| machine.id(name).map(|id| machine.view(id).reason).unwrap_or_default();
+        for ticket in self.pending.expire(now(), reason) {
+            self.step(Event::Wish(Wish::Forget { ticket }));
+        }
+    }
+}
+
+/// "12 services: 10 running, 1 backoff, 1 failed", for `systemctl status`.
+fn status_line(counts: &BTreeMap<&'static str, u32>) -> String {
+    let total: u32 = counts.values().sum();
+    let parts: Vec<String> =
+        counts.iter().filter(|(_, n)| **n > 0).map(|(s, n)| format!("{n} {s}")).collect();
+    format!("{total} service{}: {}", if total == 1 { "" } else { "s" }, parts.join(", "))
+}

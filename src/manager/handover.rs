@@ -1,0 +1,92 @@
+//! What a new manager is given before it decides anything: plans, kept states, live runs, and the facts about
+//! them that are still true. Read synchronously, before there is a runtime.
+
+use crate::{
+    keeper::protocol::{Hello, News, PACKET_MAX, Pipes},
+    plan::{Generation, Name, Plan, RunId, image::Image},
+    sys::{memfd::Mapping, seqpacket},
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+/// A run that the keeper holds.
+#[derive(Debug)]
+pub(super) struct HeldRun {
+    pub(super) run: RunId,
+    pub(super) service: Name,
+    pub(super) generation: Generation,
+    pub(super) pipes: RunPipes,
+}
+
+/// The read ends of a run's output.
+#[derive(Debug, Default)]
+pub(super) struct RunPipes {
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
+}
+
+impl RunPipes {
+    /// Takes the descriptors of a message in the order that `pipes` names them.
+    pub(super) fn take(pipes: Pipes, fds: Vec<OwnedFd>) -> RunPipes {
+        let mut fds = fds.into_iter();
+        let stdout = if pipes.stdout { fds.next() } else { None };
+        let stderr = if pipes.stderr { fds.next() } else { None };
+        RunPipes { stdout, stderr }
+    }
+}
+
+/// Everything between `Hello` and `HelloEnd`.
+#[derive(Debug)]
+pub(super) struct HandOver {
+    pub(super) hello: Hello,
+    pub(super) plans: BTreeMap<Generation, Arc<Plan>>,
+    pub(super) remembered: BTreeMap<Name, String>,
+    pub(super) runs: Vec<HeldRun>,
+    pub(super) facts: Vec<News>,
+}
+
+/// Reads the hand-over from a blocking socket.
+///
+/// # Errors
+/// Of the socket, and `InvalidData` for a message or a plan that this version cannot read.
+pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<HandOver> {
+    let invalid = |e: String| io::Error::new(io::ErrorKind::InvalidData, e);
+    let mut buffer = vec![0; PACKET_MAX];
+    let (mut hello, mut plans, mut remembered) = (None, BTreeMap::new(), BTreeMap::new());
+    let (mut runs, mut facts) = (Vec::new(), Vec::new());
+    loop {
+        let got = seqpacket::receive(socket.as_fd(), &mut buffer)?;
+        if got.len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let news: News = serde_json::from_slice(&buffer[..got.len]).map_err(|e| invalid(e.to_string()))?;
+        match news {
+            News::Hello(h) => hello = Some(h),
+            News::Plan { generation } => {
+                let fd =
+                    got.fds.into_iter().next().ok_or_else(|| invalid("a plan without its memfd".into()))?;
+                plans.insert(generation, Arc::new(read_plan(&fd)?));
+            }
+            News::Remembered { service, state } => drop(remembered.insert(service, state)),
+            News::Run { run, service, generation, entry: _, pipes } => {
+                runs.push(HeldRun { run, service, generation, pipes: RunPipes::take(pipes, got.fds) });
+            }
+            News::HelloEnd => break,
+            fact => facts.push(fact),
+        }
+    }
+    let hello = hello.ok_or_else(|| invalid("the hand-over did not begin with a hello".into()))?;
+    Ok(HandOver { hello, plans, remembered, runs, facts })
+}
+
+/// Reads a whole plan from its memfd.
+pub(super) fn read_plan(fd: &OwnedFd) -> io::Result<Plan> {
+    let mapping = Mapping::new(fd)?;
+    Image::new(&mapping)
+        .and_then(|image| image.plan())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+}

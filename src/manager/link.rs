@@ -1,0 +1,129 @@
+//! The manager's end of the socket to the keeper: packets out in order, packets in with their descriptors.
+//! Sending never blocks: what the socket will not take now waits here until it is writable.
+
+use crate::{
+    keeper::protocol::{News, PACKET_MAX, Request, Turn},
+    sys::seqpacket::{self, Received},
+};
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// One message of the keeper, with its descriptors in the order that the message names them.
+#[derive(Debug)]
+pub(super) struct Packet {
+    pub(super) news: News,
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: AsyncFd<OwnedFd>,
+    out: VecDeque<Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Link {
+    /// Takes the (non-blocking) socket; must be called within a tokio runtime.
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Link> {
+        let socket = AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Link { socket, out: VecDeque::new(), buffer: vec![0; PACKET_MAX] })
+    }
+
+    /// Queues requests, as few packets as they fit in; one `group` is never split over two packets.
+    pub(super) fn send(&mut self, groups: Vec<Vec<Request>>) {
+        let mut turn = Turn::default();
+        let mut size = 0;
+        for group in groups {
+            let group_size: usize = group.iter().map(estimate).sum();
+            if size + group_size > PACKET_MAX / 2 && !turn.0.is_empty() {
+                self.queue(&std::mem::take(&mut turn));
+                size = 0;
+            }
+            size += group_size;
+            turn.0.extend(group);
+        }
+        if !turn.0.is_empty() {
+            self.queue(&turn);
+        }
+        self.flush();
+    }
+
+    /// True while something waits for the socket to take it.
+    pub(super) fn waiting(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Sends what the socket takes now.
+    pub(super) fn flush(&mut self) {
+        while let Some(packet) = self.out.front() {
+            match seqpacket::send(self.socket.get_ref().as_fd(), packet, &[]) {
+                Ok(()) => drop(self.out.pop_front()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // The keeper is gone: the read side tells, and acts on it.
+                Err(_) => return self.out.clear(),
+            }
+        }
+    }
+
+    /// Waits until the socket takes more: then call [`Link::flush`].
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        // Cleared before the attempt: `flush` goes on until the socket refuses, so the next edge will come.
+        self.socket.writable().await?.clear_ready();
+        Ok(())
+    }
+
+    /// Waits until there is something to receive.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        // Readiness is kept: `receive` clears it once the socket is empty.
+        self.socket.readable().await?.retain_ready();
+        Ok(())
+    }
+
+    /// The next message, `None` where none has come yet.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the keeper is gone, `InvalidData` for a message this version does not know.
+    pub(super) fn receive(&mut self) -> io::Result<Option<Packet>> {
+        let buffer = &mut self.buffer;
+        let mut got = None;
+        let result = self.socket.try_io(Interest::READABLE, |fd| {
+            got = Some(seqpacket::receive(fd.as_fd(), buffer)?);
+            Ok(())
+        });
+        match result {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        match got {
+            Some(Received { len: 0, .. }) | None => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(Received { len, fds }) => {
+                let news = serde_json::from_slice(&buffer[..len])
+                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                Ok(Some(Packet { news, fds }))
+            }
+        }
+    }
+
+    fn queue(&mut self, turn: &Turn) {
+        match serde_json::to_vec(turn) {
+            Ok(bytes) => self.out.push_back(bytes),
+            Err(e) => tracing::error!("cannot encode a message for the keeper: {e}; it is left out"),
+        }
+    }
+}
+
+/// An upper bound of the encoded size of a request, in bytes, but for escapes (hence half of the packet).
+fn estimate(r: &Request) -> usize {
+    match r {
+        Request::Remember { service, state } => state.len() * 5 / 4 + service.as_str().len() + 64,
+        Request::Launch { service, .. } | Request::Forget { service } => service.as_str().len() + 160,
+        Request::Notify(crate::keeper::protocol::Up::Status(s)) => s.len() * 2 + 64,
+        _ => 96,
+    }
+}

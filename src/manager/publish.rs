@@ -1,0 +1,179 @@
+//! From the machine's view to what readers see: snapshots after each turn, and events.
+
+use super::{
+    events::EventLog,
+    snapshot::{Snapshot, View},
+};
+use crate::{
+    keeper::protocol::Hello,
+    logs,
+    machine::{self, Machine, Notice, NoticeKind, ServiceId, Time},
+    plan::{Exit, Name, Plan, Stdout, signal::signal_name},
+    sys, wire,
+};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use tokio::sync::watch;
+
+/// Keeps the views of all services and publishes them.
+pub(super) struct Publisher {
+    views: BTreeMap<Name, Arc<View>>,
+    pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
+    pub(super) events: Arc<EventLog>,
+    hello: Hello,
+    began_ms: u64,
+}
+
+impl Publisher {
+    pub(super) fn new(hello: Hello) -> Publisher {
+        let began_ms = sys::clock::boottime_ms();
+        // Numbers rise over restarts of the manager too, so that `Last-Event-ID` never means another event.
+        let events = Arc::new(EventLog::new((u64::from(hello.managers_before) << 40) + 1));
+        let snapshot = watch::Sender::new(Arc::default());
+        Publisher { views: BTreeMap::new(), snapshot, events, hello, began_ms }
+    }
+
+    /// Renews the view of a service.
+    pub(super) fn update(&mut self, machine: &Machine, id: ServiceId, logs: &logs::Engine) {
+        let v = machine.view(id);
+        let spec = v.spec;
+        let captured =
+            spec.launch.stdout == Stdout::Capture || spec.launch.stderr == crate::plan::Stderr::Separate;
+        let (pid, run) = (v.pid, v.run);
+        let base = wire::Service {
+            name: spec.name.to_string(),
+            service: spec.name.service().to_string(),
+            instance: spec.instance,
+            description: spec.description.clone(),
+            desired: if v.desired_up { "up" } else { "down" }.into(),
+            state: v.state.into(),
+            ready: v.ready,
+            reason: v.reason,
+            pid,
+            run_id: run.map(|r| r.0),
+            started_at: v.started.map(|t| timestamp(wall_of(t))),
+            restarts: v.restarts,
+            consecutive_failures: v.consecutive_failures,
+            last_exit: v.last_exit.map(|e| last_exit(e.exit, e.at, e.run.0, e.ran.0)),
+            log: wire::Log {
+                file: captured.then(|| spec.logs.dir.join("current").display().to_string()),
+                ..Default::default()
+            },
+            identity: identity(spec),
+            requires: names(spec.requires.iter().chain(&spec.binds_to)),
+            wants: names(&spec.wants),
+            after: names(&spec.after),
+            ..Default::default()
+        };
+        let cgroup = run.and_then(|run| {
+            self.hello.cgroup.as_ref().map(|base| PathBuf::from(base).join(format!("{}.{run}", spec.name)))
+        });
+        let view = View {
+            base,
+            started_ms: v.started.map(|t| t.0),
+            next_start_ms: v.next_start.map(|t| t.0),
+            log_dir: spec.logs.dir.clone(),
+            log: captured.then(|| logs.counters(&spec.name)),
+            cgroup,
+        };
+        self.views.insert(spec.name.clone(), Arc::new(view));
+    }
+
+    /// A service is gone for good.
+    pub(super) fn remove(&mut self, name: &Name) {
+        self.views.remove(name.as_str());
+    }
+
+    /// Makes the present views what readers see.
+    pub(super) fn publish(&self, machine: &Machine, plan: &Plan, generation: u64, state: &str) {
+        let counts = machine.counts().into_iter().map(|(k, n)| (k.to_string(), n)).collect();
+        let status = wire::Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: self.hello.pid,
+            manager_pid: std::process::id(),
+            state: state.into(),
+            uptime_ms: 0,
+            profile: plan.daemon.profile.clone(),
+            generation,
+            manager_restarts: self.hello.managers_before,
+            counts,
+            degraded: self.hello.degraded.clone(),
+        };
+        let services = self.views.values().cloned().collect();
+        let ready = state == "running" || state == "reloading";
+        self.snapshot.send_replace(Arc::new(Snapshot { status, began_ms: self.began_ms, ready, services }));
+    }
+
+    /// Tells the event stream and the daemon's own log.
+    pub(super) fn notice(&self, n: Notice, last: Option<wire::LastExit>) {
+        let name = n.service.as_ref().map_or("keepd", Name::as_str);
+        match n.kind {
+            NoticeKind::Failed | NoticeKind::Stuck => tracing::error!("{name}: {}", n.message),
+            NoticeKind::LaunchFailed => tracing::warn!("{name}: {}", n.message),
+            NoticeKind::Exit => tracing::info!("{name}: {}", n.message),
+            NoticeKind::State | NoticeKind::Recovered | NoticeKind::Applied | NoticeKind::Shutdown => {
+                tracing::info!("{name}: {}", n.message);
+            }
+        }
+        let kind =
+            serde_json::to_value(n.kind).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+        self.event(&kind, n.service.as_ref(), n.message, n.run.map(|r| r.0), last);
+    }
+
+    /// Appends to the event stream.
+    pub(super) fn event(
+        &self,
+        kind: &str,
+        service: Option<&Name>,
+        message: String,
+        run_id: Option<u64>,
+        exit: Option<wire::LastExit>,
+    ) {
+        let service = service.map(ToString::to_string);
+        let at = timestamp(sys::clock::wall_ms());
+        self.events.push(wire::Event { id: 0, at, kind: kind.into(), service, message, run_id, exit });
+    }
+}
+
+/// An exit as the API shows it.
+pub(super) fn last_exit(exit: Exit, at: Time, run_id: u64, ran_ms: u64) -> wire::LastExit {
+    let mut e = wire::LastExit { at: timestamp(wall_of(at)), run_id, ran_ms, ..Default::default() };
+    match exit {
+        Exit::Code(code) => e.code = Some(code),
+        Exit::Signal { signal, core } => (e.signal, e.core) = (Some(signal_name(signal)), core),
+        Exit::Unknown => e.unknown = true,
+    }
+    e
+}
+
+fn identity(spec: &crate::plan::ServiceSpec) -> wire::Identity {
+    let no_new_privileges = spec.launch.no_new_privileges;
+    match &spec.launch.identity {
+        Some(i) => wire::Identity {
+            user: Some(i.user.clone()),
+            uid: i.uid,
+            gid: i.gid,
+            groups: i.groups.clone(),
+            no_new_privileges,
+        },
+        None => {
+            let (uid, gid) = sys::identity::own_ids();
+            wire::Identity { user: None, uid, gid, groups: Vec::new(), no_new_privileges }
+        }
+    }
+}
+
+fn names<'a>(of: impl IntoIterator<Item = &'a Name>) -> Vec<String> {
+    of.into_iter().map(ToString::to_string).collect()
+}
+
+/// The wall-clock time of a boot time, by the clocks as they stand now; for display only.
+fn wall_of(t: machine::Time) -> u64 {
+    let ago = sys::clock::boottime_ms().saturating_sub(t.0);
+    sys::clock::wall_ms().saturating_sub(ago)
+}
+
+/// RFC 3339, UTC, milliseconds.
+pub(super) fn timestamp(wall_ms: u64) -> String {
+    let ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).map(|t| format!("{t:.3}")).unwrap_or_default()
+}
