@@ -1,44 +1,42 @@
 //! `--daemonize`: a double fork whose first process returns when the daemon is ready or has failed.
 
+use super::EXIT_INTERNAL;
 use crate::sys::{
-    fd,
-    process::{self, Fork},
+    self, fd,
+    process::{self, SingleThread},
 };
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
 };
 
-/// Which process this is after [`detach`].
-pub(super) enum Side {
-    /// The daemon to be; the descriptor wants the byte `R` when it is ready, or an exit status.
-    Child(OwnedFd),
-    /// The caller: the daemon is ready (0) or has failed (its exit status).
-    Parent(i32),
+/// Runs `daemon` in the background, in a session of its own whose leader is gone, so that it can never get a
+/// terminal. `daemon` is given the descriptor that wants the byte `R` when it is ready, or an exit status.
+/// Returns the exit status of the command that was typed: 0 once the daemon is ready.
+pub(super) fn detach(daemon: impl FnOnce(OwnedFd) -> i32) -> io::Result<i32> {
+    let proof = SingleThread::check().ok_or_else(|| io::Error::other("there are other threads already"))?;
+    let (read, write) = fd::pipe()?;
+    process::spawn(proof, None, move || {
+        let grandchild = process::setsid().and_then(|()| {
+            process::spawn(proof, None, move || daemon(write))
+        });
+        i32::from(grandchild.is_err())
+    })?;
+    let mut answer = [0];
+    let n = File::from(read).read(&mut answer)?;
+    Ok(match (n, answer[0]) {
+        (1, b'R') => 0,
+        (1, status) => i32::from(status),
+        _ => EXIT_INTERNAL,
+    })
 }
 
-/// Forks twice, with a session of its own in between, so that the daemon can never get a terminal.
-pub(super) fn detach() -> io::Result<Side> {
-    let (read, write) = fd::pipe_cloexec()?;
-    match process::fork()? {
-        Fork::Parent(_) => {
-            drop(write);
-            let mut answer = [0];
-            let n = File::from(read).read(&mut answer)?;
-            Ok(Side::Parent(match (n, answer[0]) {
-                (1, b'R') => 0,
-                (1, status) => i32::from(status),
-                _ => super::EXIT_INTERNAL,
-            }))
-        }
-        Fork::Child => {
-            drop(read);
-            process::setsid()?;
-            match process::fork()? {
-                Fork::Parent(_) => process::exit_now(0),
-                Fork::Child => Ok(Side::Child(write)),
-            }
-        }
+/// Lets go of the terminal that the daemon was started from.
+pub(super) fn drop_terminal() -> sys::Result<()> {
+    let null = fd::open_null()?;
+    for number in 0..=2 {
+        fd::place(null.as_fd(), number)?;
     }
+    Ok(())
 }

@@ -6,17 +6,17 @@ use crate::{
     config::{self, Diagnostic, Format},
     keeper::protocol::LOADER_FD,
     plan::image,
-    sys::memfd,
+    sys::memory,
     wire,
 };
-use std::{fs::File, io::Write};
+use std::{fs::File, io::Write, os::fd::AsFd};
 
 /// Where the keeper says that there is nobody else to show errors to.
 const SHOW_ERRORS: &str = "KEEPD_LOAD_STDERR";
 
 /// Returns 0 (the descriptor holds a sealed plan), 78 (it holds a report), 70.
 pub(super) fn main(args: &ConfigArgs) -> i32 {
-    let out = match crate::sys::fd::take_inherited(LOADER_FD) {
+    let out = match crate::sys::fd::inherited(LOADER_FD) {
         Ok(fd) => File::from(fd),
         Err(e) => {
             eprintln!(
@@ -36,7 +36,7 @@ pub(super) fn main(args: &ConfigArgs) -> i32 {
     let written = image::encode(&plan)
         .map_err(std::io::Error::other)
         .and_then(|bytes| (&out).write_all(&bytes))
-        .and_then(|()| memfd::seal(&out));
+        .and_then(|()| memory::seal(out.as_fd()).map_err(Into::into));
     match written {
         Ok(()) => 0,
         Err(e) => {

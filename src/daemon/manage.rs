@@ -1,13 +1,14 @@
 //! The manager's role: log, runtime, API, and then the actor.
 
-use super::{EXIT_INTERNAL, args::ConfigArgs, log};
+use super::{EXIT_INTERNAL, args::ConfigArgs, background, log};
 use crate::{api, keeper::protocol::MANAGER_FD, manager::Manager, sys};
 use std::io;
 
 /// Runs until everything is stopped; returns an exit status.
 pub(super) fn main(args: &ConfigArgs) -> i32 {
-    sys::process::set_name("keepd-manage");
-    let manager = match sys::fd::take_inherited(MANAGER_FD).and_then(Manager::take_over) {
+    sys::prctl::set_name(c"keepd-manage");
+    let inherited = sys::fd::inherited(MANAGER_FD).map_err(io::Error::from);
+    let manager = match inherited.and_then(Manager::take_over) {
         Ok(manager) => manager,
         Err(e) => {
             eprintln!("keepd manage: cannot take over from the keeper on descriptor {MANAGER_FD}: {e}");
@@ -31,7 +32,7 @@ pub(super) fn main(args: &ConfigArgs) -> i32 {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         tokio::spawn(api::serve(listener, handle));
         if daemonize {
-            sys::fd::stdio_to_null()?;
+            background::drop_terminal()?;
         }
         Ok(())
     }));

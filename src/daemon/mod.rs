@@ -44,18 +44,18 @@ fn keep(mut args: ConfigArgs) -> i32 {
             }
         }
     }
-    let ready_fd = match args.daemonize.then(background::detach).transpose() {
-        Ok(None) => None,
-        Ok(Some(background::Side::Child(ready))) => Some(ready),
-        Ok(Some(background::Side::Parent(status))) => return status,
-        Err(e) => {
-            eprintln!("keepd: cannot go to the background: {e}");
-            return EXIT_INTERNAL;
-        }
+    let run = |ready_fd| {
+        keeper::run(keeper::Config {
+            loader_argv: args.to_argv("load"),
+            manager_argv: args.to_argv("manage"),
+            ready_fd,
+        })
     };
-    keeper::run(keeper::Config {
-        loader_argv: args.to_argv("load"),
-        manager_argv: args.to_argv("manage"),
-        ready_fd,
+    if !args.daemonize {
+        return run(None);
+    }
+    background::detach(|ready| run(Some(ready))).unwrap_or_else(|e| {
+        eprintln!("keepd: cannot go to the background: {e}");
+        EXIT_INTERNAL
     })
 }

@@ -4,7 +4,7 @@
 use crate::{
     keeper::protocol::{Hello, News, PACKET_MAX, Pipes},
     plan::{Generation, Name, Plan, RunId, image::Image},
-    sys::{memfd::Mapping, seqpacket},
+    sys::{Errno, memory::Mapping, packet, poll::{Interest, Poll}},
 };
 use std::{
     collections::BTreeMap,
@@ -49,31 +49,38 @@ pub(super) struct HandOver {
     pub(super) facts: Vec<News>,
 }
 
-/// Reads the hand-over from a blocking socket.
+/// Reads the hand-over, waiting for it.
 ///
 /// # Errors
 /// Of the socket, and `InvalidData` for a message or a plan that this version cannot read.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<HandOver> {
     let invalid = |e: String| io::Error::new(io::ErrorKind::InvalidData, e);
     let mut buffer = vec![0; PACKET_MAX];
+    let mut poll = Poll::new(1)?;
+    poll.add(socket, Interest::Read, 0)?;
     let (mut hello, mut plans, mut remembered) = (None, BTreeMap::new(), BTreeMap::new());
     let (mut runs, mut facts) = (Vec::new(), Vec::new());
     loop {
-        let got = seqpacket::receive(socket.as_fd(), &mut buffer)?;
-        if got.len == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let news: News = serde_json::from_slice(&buffer[..got.len]).map_err(|e| invalid(e.to_string()))?;
+        let (len, fds) = match packet::receive(socket.as_fd(), &mut buffer) {
+            Ok(Some(got)) => got,
+            Ok(None) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(Errno::EAGAIN) => {
+                poll.wait(None)?;
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let news: News = serde_json::from_slice(&buffer[..len]).map_err(|e| invalid(e.to_string()))?;
         match news {
             News::Hello(h) => hello = Some(h),
             News::Plan { generation } => {
                 let fd =
-                    got.fds.into_iter().next().ok_or_else(|| invalid("a plan without its memfd".into()))?;
+                    fds.into_iter().next().ok_or_else(|| invalid("a plan without its memfd".into()))?;
                 plans.insert(generation, Arc::new(read_plan(&fd)?));
             }
             News::Remembered { service, state } => drop(remembered.insert(service, state)),
             News::Run { run, service, generation, entry: _, pipes } => {
-                runs.push(HeldRun { run, service, generation, pipes: RunPipes::take(pipes, got.fds) });
+                runs.push(HeldRun { run, service, generation, pipes: RunPipes::take(pipes, fds) });
             }
             News::HelloEnd => break,
             fact => facts.push(fact),
@@ -85,7 +92,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<HandOver> {
 
 /// Reads a whole plan from its memfd.
 pub(super) fn read_plan(fd: &OwnedFd) -> io::Result<Plan> {
-    let mapping = Mapping::new(fd)?;
+    let mapping = Mapping::new(fd.as_fd())?;
     Image::new(&mapping)
         .and_then(|image| image.plan())
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))

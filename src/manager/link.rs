@@ -3,7 +3,7 @@
 
 use crate::{
     keeper::protocol::{News, PACKET_MAX, Request, Turn},
-    sys::seqpacket::{self, Received},
+    sys::{self, packet},
 };
 use std::{
     collections::VecDeque,
@@ -61,9 +61,9 @@ impl Link {
     /// Sends what the socket takes now.
     pub(super) fn flush(&mut self) {
         while let Some(packet) = self.out.front() {
-            match seqpacket::send(self.socket.get_ref().as_fd(), packet, &[]) {
+            match packet::send(self.socket.get_ref().as_fd(), packet, &[]) {
                 Ok(()) => drop(self.out.pop_front()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(sys::Errno::EAGAIN) => return,
                 // The keeper is gone: the read side tells, and acts on it.
                 Err(_) => return self.out.clear(),
             }
@@ -92,22 +92,17 @@ impl Link {
         let buffer = &mut self.buffer;
         let mut got = None;
         let result = self.socket.try_io(Interest::READABLE, |fd| {
-            got = Some(seqpacket::receive(fd.as_fd(), buffer)?);
+            got = packet::receive(fd.as_fd(), buffer)?;
             Ok(())
         });
         match result {
-            Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) => return Err(e),
+            other => other?,
         }
-        match got {
-            Some(Received { len: 0, .. }) | None => Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(Received { len, fds }) => {
-                let news = serde_json::from_slice(&buffer[..len])
-                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-                Ok(Some(Packet { news, fds }))
-            }
-        }
+        let Some((len, fds)) = got else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let news = serde_json::from_slice(&self.buffer[..len])
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        Ok(Some(Packet { news, fds }))
     }
 
     fn queue(&mut self, turn: &Turn) {

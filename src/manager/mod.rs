@@ -57,7 +57,7 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Reads the hand-over from the keeper's (still blocking) socket.
+    /// Reads the hand-over from the keeper's socket.
     ///
     /// # Errors
     /// Of the socket, or a hand-over that this version cannot read.
@@ -96,7 +96,6 @@ impl Manager {
             &handed.remembered,
             now(),
         );
-        sys::fd::set_nonblocking(socket.as_fd())?;
         let link = link::Link::new(socket)?;
         let publisher = publish::Publisher::new(hello.clone());
         let (asks, mut from_api) = mpsc::channel(ASKS);

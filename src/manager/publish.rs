@@ -156,7 +156,7 @@ fn identity(spec: &crate::plan::ServiceSpec) -> wire::Identity {
             no_new_privileges,
         },
         None => {
-            let (uid, gid) = sys::identity::own_ids();
+            let (uid, gid) = (sys::identity::effective_uid(), sys::identity::effective_gid());
             wire::Identity { user: None, uid, gid, groups: Vec::new(), no_new_privileges }
         }
     }
