@@ -76,7 +76,7 @@ impl Actor {
     pub(super) fn begin(&mut self, handed: HandOver) {
         for held in handed.runs {
             let stray = !self.machine.knows(held.run);
-            if let (false, Some(spec)) = (stray, self.plans.spec(held.generation, &held.service)) {
+            if let Some(spec) = self.plans.spec(held.generation, &held.service) {
                 let RunPipes { stdout, stderr } = held.pipes;
                 self.logs.attach(&held.service, held.run, &spec.logs, stdout, stderr);
             }
