@@ -1,0 +1,143 @@
+//! Whom a service becomes: `user`, `group` and `groups` resolved to numbers. Looks up, and decides nothing else.
+
+use super::{
+    diagnostic::{At, Problems},
+    schema::closest,
+    settings::Settings,
+    users::{Account, Users, check_name},
+};
+use crate::plan::{Identity, Mode};
+use std::collections::BTreeSet;
+
+/// A service's user and what it becomes; `None` where that cannot be said, which has been reported.
+/// In user mode it is `me` and no identity.
+pub(super) fn resolve(
+    settings: &Settings<'_>,
+    service: At,
+    mode: Mode,
+    me: &Account,
+    users: &mut Users,
+    problems: &mut Problems,
+) -> Option<(Account, Option<Identity>)> {
+    if mode == Mode::User {
+        let mut fine = true;
+        for key in ["user", "group", "groups"] {
+            if let Some(at) = settings.written(&[key]) {
+                problems.error(
+                    at,
+                    format!("`{key}` cannot be set here: this keepd runs everything as {}", me.name),
+                );
+                fine = false;
+            }
+        }
+        return fine.then(|| (me.clone(), None));
+    }
+    let Some((name, at)) = settings.text("user") else {
+        if settings.missing("user") {
+            problems
+                .error(service, "`user` is missing: name one, or write `user = \"root\"` if that is meant");
+        }
+        return None;
+    };
+    let group = match settings.text("group") {
+        Some((group, at)) => match find_group(group, users) {
+            Ok(gid) => Some(gid),
+            Err(why) => {
+                problems.error(at, format!("`group` {why}"));
+                return None;
+            }
+        },
+        None => None,
+    };
+    let (mut account, known) = match find_user(name, group, users) {
+        Ok(found) => found,
+        Err(why) => {
+            problems.error(at, format!("`user` {why}"));
+            return None;
+        }
+    };
+    account.gid = group.unwrap_or(account.gid);
+    let groups = supplementary(settings, &account, known, at, users, problems)?;
+    let identity = Identity {
+        user: account.name.clone(),
+        uid: account.uid,
+        gid: account.gid,
+        groups: groups.into_iter().collect(),
+    };
+    Some((account, Some(identity)))
+}
+
+fn supplementary(
+    settings: &Settings<'_>,
+    account: &Account,
+    known: bool,
+    user: At,
+    users: &mut Users,
+    problems: &mut Problems,
+) -> Option<BTreeSet<u32>> {
+    let mut groups = BTreeSet::from([account.gid]);
+    if settings.entry("groups").is_none() {
+        if known {
+            match users.groups_of(&account.name) {
+                Ok(found) => groups.extend(found),
+                Err(why) => {
+                    problems.error(user, format!("cannot look up the groups of `{}`: {why}", account.name));
+                    return None;
+                }
+            }
+        }
+        return Some(groups);
+    }
+    let mut fine = true;
+    for item in settings.items("groups") {
+        match find_group(&item.text, users) {
+            Ok(gid) => drop(groups.insert(gid)),
+            Err(why) => {
+                problems.error(item.at, format!("`groups` {why}"));
+                fine = false;
+            }
+        }
+    }
+    fine.then_some(groups)
+}
+
+/// The account, and whether a database knows it. The error is a predicate.
+fn find_user(name: &str, group: Option<u32>, users: &mut Users) -> Result<(Account, bool), String> {
+    match check_name(name).map_err(|why| format!("cannot be this: {why}"))? {
+        None => match users.by_name(name).map_err(|why| format!("`{name}` cannot be looked up: {why}"))? {
+            Some(account) => Ok((account, true)),
+            None => Err(format!("`{name}` does not exist on this host{}", users.near(name))),
+        },
+        Some(uid) => match users.by_uid(uid).map_err(|why| format!("`{uid}` cannot be looked up: {why}"))? {
+            Some(account) => Ok((account, true)),
+            None => match group {
+                Some(gid) => Ok((Account::nameless(uid, gid), false)),
+                None => {
+                    Err(format!("`{uid}` is no user of this host: `group` must be written along with it"))
+                }
+            },
+        },
+    }
+}
+
+/// The number of a group. The error is a predicate.
+pub(super) fn find_group(name: &str, users: &mut Users) -> Result<u32, String> {
+    match check_name(name).map_err(|why| format!("cannot be this: {why}"))? {
+        Some(gid) => Ok(gid),
+        None => match users.group(name).map_err(|why| format!("`{name}` cannot be looked up: {why}"))? {
+            Some(gid) => Ok(gid),
+            None => Err(format!("`{name}` does not exist on this host")),
+        },
+    }
+}
+
+/// The uid and primary gid of a user who must exist. The error is a predicate.
+pub(super) fn find_account(name: &str, users: &mut Users) -> Result<(u32, u32), String> {
+    find_user(name, None, users).map(|(account, _)| (account.uid, account.gid))
+}
+
+impl Users {
+    fn near(&self, name: &str) -> String {
+        closest(name, self.known_names()).map_or(String::new(), |c| format!(", did you mean `{c}`?"))
+    }
+}

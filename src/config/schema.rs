@@ -1,0 +1,289 @@
+//! Every key there is: what it takes, and which are not supported by this version. The one table that
+//! decides between "take it", "not supported" and "unknown, did you mean". Data only.
+
+/// One key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Dotted, from the table that it belongs to: `backoff.delay` in a service.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+}
+
+impl Key {
+    /// The last part of the path.
+    pub(super) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+}
+
+/// What a key takes.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// true or false.
+    Flag,
+    /// One line of text.
+    Text,
+    /// A user or group: its name, or its number.
+    Account,
+    /// An array of strings.
+    Names,
+    /// A command: an array, or one string that is split.
+    Command,
+    /// A whole number in this range.
+    Count(u64, u64),
+    /// A number in this range, kept in thousandths.
+    Permille(u32, u32),
+    /// A duration of at least so many milliseconds.
+    Time(u64),
+    /// A duration of at least a millisecond, or `"never"`.
+    TimeOrNever,
+    /// A size of at least so many bytes.
+    Size(u64),
+    Signal,
+    /// An array of exit statuses and signal names.
+    Exits,
+    /// File mode bits in octal.
+    Mask,
+    /// A table of strings.
+    Map,
+    /// A resource limit with the kernel's number; true: in bytes.
+    Limit(u32, bool),
+    /// One of these words; only those of the second list are supported.
+    Choice(&'static [&'static str], &'static [&'static str]),
+    /// A table of these.
+    Table(&'static [Key]),
+    /// Part of the schema, refused by this version; with its own keys where it is a table.
+    Future(&'static [&'static str]),
+    /// `[service.NAME]`, each a table of [`SERVICE`].
+    Services,
+    /// `profile = "P"`, or `[profile.P]` with `defaults` and `service`.
+    Profiles,
+}
+
+use Kind::*;
+
+const fn key(path: &'static str, kind: Kind) -> Key {
+    Key { path, kind }
+}
+
+const LEAF: Kind = Future(&[]);
+const ANY: u64 = u32::MAX as u64;
+
+/// The top level of a file.
+pub(super) static ROOT: &[Key] = &[
+    key("profile", Profiles),
+    key("daemon", Table(DAEMON)),
+    key("api", Table(API)),
+    key("defaults", Table(SERVICE)),
+    key("service", Services),
+    key("logs", Future(&["max-total", "keep-free"])),
+    key("compat", LEAF),
+    key("hook", LEAF),
+];
+
+/// `[profile.P]`
+pub(super) static PROFILE: &[Key] = &[key("defaults", Table(SERVICE)), key("service", Services)];
+
+static DAEMON: &[Key] = &[
+    key("user", Account),
+    key("runtime-dir", Text),
+    key("state-dir", Text),
+    key("log-dir", Text),
+    key("log-level", choice(&["error", "warn", "info", "debug", "trace"])),
+    key("log-file", Text),
+    key("max-concurrent-starts", Count(1, ANY)),
+    key(
+        "restart-budget",
+        Table(&[key("restart-budget.starts", Count(1, ANY)), key("restart-budget.within", Time(1))]),
+    ),
+    key("shutdown-timeout", Time(0)),
+];
+
+static API: &[Key] = &[
+    key("socket", Text),
+    key("admins", Names),
+    key("readers", Names),
+    key("listen", LEAF),
+    key("token-file", LEAF),
+];
+
+const fn choice(words: &'static [&'static str]) -> Kind {
+    Choice(words, words)
+}
+
+/// A service, `[defaults]`, and a profile's overlays of both.
+pub(super) static SERVICE: &[Key] = &[
+    key("description", Text),
+    key("command", Command),
+    key("type", Choice(&["daemon", "oneshot"], &["daemon"])),
+    key("directory", Text),
+    key("user", Account),
+    key("group", Account),
+    key("groups", Names),
+    key("umask", Mask),
+    key("env", Map),
+    key("env-files", Names),
+    key("credentials", LEAF),
+    key("autostart", Flag),
+    key("instances", Count(1, 10_000)),
+    key("port", Count(1, 65_535)),
+    key("stdin", choice(&["null"])),
+    key("requires", Names),
+    key("wants", Names),
+    key("after", Names),
+    key("binds-to", Names),
+    key("restart", choice(&["always", "on-failure", "never"])),
+    key("success-exit", Exits),
+    key("no-restart-exit", Exits),
+    key("stop-signal", Signal),
+    key("stop-timeout", Time(0)),
+    key("stop-command", Command),
+    key("reload-signal", Signal),
+    key("reload-command", Command),
+    key("schedule", LEAF),
+    key("verify", LEAF),
+    key("backoff", Table(BACKOFF)),
+    key("breaker", Table(BREAKER)),
+    key("limits", Table(LIMITS)),
+    key("sandbox", Table(SANDBOX)),
+    key("logs", Table(LOGS)),
+    key(
+        "ready",
+        Future(&["notify", "fd", "http", "tcp", "unix", "exec", "log", "within", "interval", "timeout"]),
+    ),
+    key(
+        "live",
+        Future(&[
+            "notify", "fd", "http", "tcp", "unix", "exec", "log", "interval", "timeout", "failures", "action",
+        ]),
+    ),
+    key(
+        "resources",
+        Future(&[
+            "memory-max",
+            "memory-high",
+            "cpu-max",
+            "cpu-weight",
+            "pids-max",
+            "io-weight",
+            "nice",
+            "oom-score-adjust",
+            "cpu-affinity",
+        ]),
+    ),
+    key("watch", Future(&["memory", "cpu", "for", "action"])),
+    key("sockets", LEAF),
+    key("rollout", Future(&["strategy", "max-unavailable", "canary", "observe", "on-failure"])),
+];
+
+static BACKOFF: &[Key] = &[
+    key("backoff.delay", Time(0)),
+    key("backoff.factor", Permille(1000, 1_000_000)),
+    key("backoff.max", Time(0)),
+    key("backoff.jitter", Permille(0, 1000)),
+    key("backoff.reset-after", Time(1)),
+];
+
+static BREAKER: &[Key] = &[
+    key("breaker.failures", Count(1, ANY)),
+    key("breaker.within", Time(1)),
+    key("breaker.retry-every", TimeOrNever),
+];
+
+/// Linux's limits with their numbers on x86-64 and arm64.
+pub(super) static LIMITS: &[Key] = &[
+    key("limits.cpu-time", Limit(0, false)),
+    key("limits.file-size", Limit(1, true)),
+    key("limits.data", Limit(2, true)),
+    key("limits.stack", Limit(3, true)),
+    key("limits.core", Limit(4, true)),
+    key("limits.rss", Limit(5, true)),
+    key("limits.processes", Limit(6, false)),
+    key("limits.open-files", Limit(7, false)),
+    key("limits.memlock", Limit(8, true)),
+    key("limits.address-space", Limit(9, true)),
+    key("limits.locks", Limit(10, false)),
+    key("limits.sigpending", Limit(11, false)),
+    key("limits.msgqueue", Limit(12, true)),
+    key("limits.nice", Limit(13, false)),
+    key("limits.rtprio", Limit(14, false)),
+    key("limits.rttime", Limit(15, false)),
+];
+
+static SANDBOX: &[Key] = &[
+    key("sandbox.no-new-privileges", Flag),
+    key("sandbox.capabilities", LEAF),
+    key("sandbox.private-tmp", LEAF),
+    key("sandbox.read-only", LEAF),
+    key("sandbox.writable", LEAF),
+    key("sandbox.hide-home", LEAF),
+    key("sandbox.private-devices", LEAF),
+    key("sandbox.private-network", LEAF),
+    key("sandbox.syscalls", LEAF),
+];
+
+static LOGS: &[Key] = &[
+    key("logs.max-size", Size(1)),
+    key("logs.rotate", Choice(&["off", "hourly", "daily"], &["off"])),
+    key("logs.keep", Count(0, ANY)),
+    key("logs.keep-for", LEAF),
+    key("logs.max-total", Size(1)),
+    key("logs.compress", Choice(&["none", "gzip"], &["none"])),
+    key("logs.format", Choice(&["raw", "timestamp", "json"], &["raw"])),
+    key("logs.stdout", choice(&["capture", "discard"])),
+    key("logs.stderr", choice(&["merge", "separate", "discard"])),
+    key("logs.on-full", LEAF),
+    key("logs.max-line", LEAF),
+    key("logs.forward", LEAF),
+];
+
+/// The key that somebody who wrote `wrong` may have meant: a sibling of a like name, or else the same name
+/// in another table of a service.
+pub(super) fn suggest(wrong: &str, siblings: &'static [Key]) -> Option<&'static str> {
+    let supported = |k: &&Key| !matches!(k.kind, Future(_));
+    if let Some(name) = closest(wrong, siblings.iter().filter(supported).map(Key::name)) {
+        return siblings.iter().find(|k| k.name() == name).map(|k| k.path);
+    }
+    let tables = SERVICE.iter().filter_map(|k| if let Table(keys) = k.kind { Some(keys) } else { None });
+    let belongs = siblings.iter().any(|k| k.path == "command");
+    tables.flatten().filter(supported).find(|k| belongs && k.name() == wrong).map(|k| k.path)
+}
+
+/// The candidate nearest to `wrong`, if it is near enough to be a slip.
+pub(super) fn closest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = (wrong.chars().count() / 3).clamp(1, 3);
+    candidates
+        .filter(|c| c.len().abs_diff(wrong.len()) <= allowed + 1)
+        .map(|c| (strsim::damerau_levenshtein(wrong, c), c))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_find_their_key() {
+        for (wrong, meant) in [
+            ("comand", Some("command")),
+            ("stop_timeout", Some("stop-timeout")),
+            ("usr", Some("user")),
+            ("max-size", Some("logs.max-size")),
+            ("open-files", Some("limits.open-files")),
+            ("colour", None),
+        ] {
+            assert_eq!(suggest(wrong, SERVICE), meant, "{wrong}");
+        }
+        assert_eq!(suggest("dleay", BACKOFF), Some("backoff.delay"));
+        assert_eq!(suggest("logs", DAEMON), None);
+    }
+
+    #[test]
+    fn the_sixteen_limits_are_numbered_as_the_kernel_does() {
+        let numbers: Vec<u32> =
+            LIMITS.iter().filter_map(|k| if let Limit(n, _) = k.kind { Some(n) } else { None }).collect();
+        assert_eq!(numbers, (0..16).collect::<Vec<u32>>());
+    }
+}

@@ -1,0 +1,272 @@
+//! One service: its layers of settings to one entry of the plan per instance.
+
+use super::{
+    Context, checks,
+    depends::{Services, names},
+    diagnostic::{At, Problems},
+    expand::{Vars, expand},
+    schema::{Kind, LIMITS},
+    settings::Settings,
+    users::Account,
+    value::Item,
+};
+use crate::plan::{
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogSpec, Mode, Name, Reload, Restart,
+    ServiceSpec, Stderr, Stdout, StopSpec,
+};
+use std::{collections::BTreeMap, path::PathBuf};
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A service whose layers have been put together.
+pub(super) struct Service<'a> {
+    pub(super) name: &'a str,
+    /// Of the name.
+    pub(super) at: At,
+    pub(super) settings: Settings<'a>,
+}
+
+/// What a service depends on.
+pub(super) struct Dependencies {
+    pub(super) requires: Vec<Name>,
+    pub(super) wants: Vec<Name>,
+    pub(super) after: Vec<Name>,
+    pub(super) binds_to: Vec<Name>,
+}
+
+impl<'a> Service<'a> {
+    pub(super) fn instances(&self) -> u32 {
+        self.settings.small("instances").max(1)
+    }
+
+    pub(super) fn dependencies(
+        &self,
+        services: &Services<'a>,
+        edges: &mut super::depends::Edges<'a>,
+        problems: &mut Problems,
+    ) -> Dependencies {
+        let mut of = |kind| services.resolve(kind, self.settings.items(kind), edges, problems);
+        Dependencies {
+            requires: of("requires"),
+            wants: of("wants"),
+            after: of("after"),
+            binds_to: of("binds-to"),
+        }
+    }
+
+    /// The entries of the plan, one per instance.
+    pub(super) fn build(
+        &self,
+        account: &Account,
+        identity: Option<&Identity>,
+        dependencies: &Dependencies,
+        context: &Context<'_>,
+        problems: &mut Problems,
+    ) -> Vec<ServiceSpec> {
+        let s = &self.settings;
+        if s.missing("command") || s.entry("command").is_some() && s.items("command").is_empty() {
+            let at = s.written(&["command"]).unwrap_or(self.at);
+            problems.error(at, format!("`command` is missing: service `{}` has nothing to run", self.name));
+        }
+        checks::service(self, context.shutdown_timeout, problems);
+        let count = self.instances();
+        let instances = names(self.name, count).into_iter().zip(0..);
+        instances
+            .map(|(name, index)| {
+                let port = s.count("port").map(|p| p + u64::from(index));
+                let vars = Vars {
+                    name: name.as_str(),
+                    instance: index,
+                    port,
+                    profile: context.profile,
+                    host: &context.options.host,
+                };
+                let mut at = Instance { service: self, vars, context, problems };
+                let launch = at.launch(account, identity);
+                let (stop, reload) = (at.stop(), at.reload());
+                ServiceSpec {
+                    instance: (count > 1).then_some(index),
+                    description: s.text("description").map_or(String::new(), |(t, _)| t.to_owned()),
+                    autostart: s.flag("autostart"),
+                    requires: dependencies.requires.clone(),
+                    wants: dependencies.wants.clone(),
+                    after: dependencies.after.clone(),
+                    binds_to: dependencies.binds_to.clone(),
+                    restart: self.restart(),
+                    success_exit: s.exits("success-exit").to_vec(),
+                    no_restart_exit: s.exits("no-restart-exit").to_vec(),
+                    backoff: self.backoff(),
+                    breaker: self.breaker(),
+                    stop,
+                    reload,
+                    launch,
+                    logs: self.logs(&name, context),
+                    name,
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn restart(&self) -> Restart {
+        match self.settings.choice("restart") {
+            "always" => Restart::Always,
+            "never" => Restart::Never,
+            _ => Restart::OnFailure,
+        }
+    }
+
+    pub(super) fn backoff(&self) -> Backoff {
+        let s = &self.settings;
+        Backoff {
+            delay: s.time("backoff.delay").unwrap_or_default(),
+            factor_permille: s.permille("backoff.factor"),
+            max: s.time("backoff.max").unwrap_or_default(),
+            jitter_permille: s.permille("backoff.jitter"),
+            reset_after: s.time("backoff.reset-after").unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn breaker(&self) -> Breaker {
+        let s = &self.settings;
+        Breaker {
+            failures: s.small("breaker.failures"),
+            within: s.time("breaker.within").unwrap_or_default(),
+            retry_every: s.time("breaker.retry-every"),
+        }
+    }
+
+    fn logs(&self, name: &Name, context: &Context<'_>) -> LogSpec {
+        let s = &self.settings;
+        LogSpec {
+            dir: context.log_dir.join(name.as_str()),
+            max_size: s.size("logs.max-size").unwrap_or(1),
+            keep: s.small("logs.keep"),
+            max_total: s.size("logs.max-total"),
+        }
+    }
+}
+
+/// One instance while it is being built.
+struct Instance<'s, 'a> {
+    service: &'s Service<'a>,
+    vars: Vars<'s>,
+    context: &'s Context<'s>,
+    problems: &'s mut Problems,
+}
+
+impl Instance<'_, '_> {
+    fn expand(&mut self, text: &str, at: At) -> String {
+        match expand(text, &self.vars) {
+            Ok(text) => text.into_owned(),
+            Err(why) => {
+                self.problems.error(at, why);
+                String::new()
+            }
+        }
+    }
+
+    /// A program with a slash in it is a path, relative to the file's folder; one without is left to PATH.
+    fn command(&mut self, items: &[Item]) -> Vec<String> {
+        let mut argv: Vec<String> = items.iter().map(|i| self.expand(&i.text, i.at)).collect();
+        if let (Some(program), Some(item)) = (argv.first_mut(), items.first())
+            && program.contains('/')
+        {
+            *program = self.context.path(program, item.at).to_string_lossy().into_owned();
+        }
+        argv
+    }
+
+    fn launch(&mut self, account: &Account, identity: Option<&Identity>) -> LaunchSpec {
+        let s = &self.service.settings;
+        let argv = self.command(s.items("command"));
+        LaunchSpec {
+            argv,
+            directory: self.directory(account),
+            identity: identity.cloned(),
+            umask: s.mask("umask"),
+            env: self.env(account),
+            env_files: self.env_files(),
+            limits: self.limits(),
+            no_new_privileges: s.flag("sandbox.no-new-privileges"),
+            stdout: if s.choice("logs.stdout") == "discard" { Stdout::Discard } else { Stdout::Capture },
+            stderr: match s.choice("logs.stderr") {
+                "separate" => Stderr::Separate,
+                "discard" => Stderr::Discard,
+                _ => Stderr::Merge,
+            },
+        }
+    }
+
+    fn directory(&mut self, account: &Account) -> PathBuf {
+        match (self.service.settings.text("directory"), self.context.options.mode) {
+            (Some((text, at)), _) => {
+                let text = self.expand(text, at);
+                self.context.path(&text, at)
+            }
+            (None, Mode::System) => "/".into(),
+            (None, Mode::User) => account.home.clone(),
+        }
+    }
+
+    fn env(&mut self, account: &Account) -> BTreeMap<String, String> {
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let mut env = BTreeMap::from([
+            ("PATH".to_owned(), PATH.to_owned()),
+            ("HOME".to_owned(), text(&account.home)),
+            ("USER".to_owned(), account.name.clone()),
+            ("LOGNAME".to_owned(), account.name.clone()),
+            ("SHELL".to_owned(), text(&account.shell)),
+        ]);
+        if let Some(port) = self.vars.port {
+            env.insert("PORT".to_owned(), port.to_string());
+        }
+        for (name, item) in self.service.settings.env() {
+            env.insert(name.clone(), self.expand(&item.text, item.at));
+        }
+        env
+    }
+
+    fn env_files(&mut self) -> Vec<EnvFile> {
+        let items = self.service.settings.items("env-files");
+        items
+            .iter()
+            .map(|item| {
+                let text = self.expand(&item.text, item.at);
+                let (path, optional) = text.strip_prefix('-').map_or((text.as_str(), false), |p| (p, true));
+                if path.is_empty() {
+                    self.problems.error(item.at, "`env-files` has an entry that names no file");
+                }
+                EnvFile { path: self.context.path(path, item.at), optional }
+            })
+            .collect()
+    }
+
+    fn limits(&self) -> Vec<Limit> {
+        let mut out = Vec::new();
+        for key in LIMITS {
+            if let (Kind::Limit(resource, _), Some((soft, hard))) =
+                (&key.kind, self.service.settings.limit(key.path))
+            {
+                out.push(Limit { name: key.name().to_owned(), resource: *resource, soft, hard });
+            }
+        }
+        out
+    }
+
+    fn stop(&mut self) -> StopSpec {
+        let s = &self.service.settings;
+        StopSpec {
+            signal: s.signal("stop-signal").unwrap_or(15),
+            timeout: s.time("stop-timeout").unwrap_or_default(),
+            command: self.command(s.items("stop-command")),
+        }
+    }
+
+    fn reload(&mut self) -> Reload {
+        let s = &self.service.settings;
+        match s.items("reload-command") {
+            [] => Reload::Signal(s.signal("reload-signal").unwrap_or(1)),
+            items => Reload::Command(self.command(items)),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What was written, in layers: built-in < [defaults] < the profile's [defaults] < the service < the profile's
+//! overlay of it. Tables are merged key by key, arrays and single values are replaced.
+
+use super::{
+    diagnostic::At,
+    value::{Item, Value},
+};
+use crate::plan::{ExitMatch, LimitValue, Millis};
+use std::collections::BTreeMap;
+
+/// One key that was written.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The key's path in the schema.
+    pub(super) key: &'static str,
+    /// Of the value.
+    pub(super) at: At,
+    pub(super) value: Value,
+}
+
+impl Entry {
+    /// Somebody wrote it: it is no built-in default.
+    pub(super) fn written(&self) -> bool {
+        self.at.source != At::BUILT_IN.source
+    }
+}
+
+/// The keys of one table of one file.
+pub(super) type Layer = Vec<Entry>;
+
+/// The sum of some layers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings<'a> {
+    entries: BTreeMap<&'static str, &'a Entry>,
+    /// Of `env`, which is merged by variable: weakest first.
+    env: Vec<&'a Entry>,
+    /// Keys that are written, but not so that they could be read.
+    broken: Vec<&'static str>,
+}
+
+impl<'a> Settings<'a> {
+    /// Puts a stronger layer on top.
+    pub(super) fn put(&mut self, layer: &'a Layer) {
+        for entry in layer {
+            if matches!(entry.value, Value::Broken) {
+                self.broken.push(entry.key);
+                continue;
+            }
+            match entry.key {
+                "env" => self.env.push(entry),
+                // Two ways to say one thing: the stronger layer chooses.
+                "reload-signal" => drop(self.entries.remove("reload-command")),
+                "reload-command" if matches!(&entry.value, Value::Items(c) if !c.is_empty()) => {
+                    self.entries.remove("reload-signal");
+                }
+                _ => {}
+            }
+            self.entries.insert(entry.key, entry);
+        }
+    }
+
+    pub(super) fn entry(&self, key: &str) -> Option<&'a Entry> {
+        self.entries.get(key).copied()
+    }
+
+    /// Nothing is written for a key, not even something wrong.
+    pub(super) fn missing(&self, key: &str) -> bool {
+        !self.entries.contains_key(key) && !self.broken.contains(&key)
+    }
+
+    /// Where the first of these keys that somebody wrote stands.
+    pub(super) fn written(&self, keys: &[&str]) -> Option<At> {
+        keys.iter().filter_map(|k| self.entry(k)).find(|e| e.written()).map(|e| e.at)
+    }
+
+    pub(super) fn flag(&self, key: &str) -> bool {
+        matches!(self.entry(key), Some(Entry { value: Value::Flag(true), .. }))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<(&'a str, At)> {
+        match self.entry(key) {
+            Some(Entry { value: Value::Text(text), at, .. }) => Some((text, *at)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn items(&self, key: &str) -> &'a [Item] {
+        match self.entry(key) {
+            Some(Entry { value: Value::Items(items), .. }) => items,
+            _ => &[],
+        }
+    }
+
+    /// Variables of all layers, weakest first.
+    pub(super) fn env(&self) -> impl Iterator<Item = &'a (String, Item)> {
+        self.env
+            .iter()
+            .filter_map(|e| if let Value::Map(vars) = &e.value { Some(vars) } else { None })
+            .flatten()
+    }
+
+    pub(super) fn count(&self, key: &str) -> Option<u64> {
+        match self.entry(key)?.value {
+            Value::Count(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// A count that the schema keeps within 32 bits, 0 where there is none.
+    pub(super) fn small(&self, key: &str) -> u32 {
+        self.count(key).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn permille(&self, key: &str) -> u32 {
+        match self.entry(key) {
+            Some(Entry { value: Value::Permille(n), .. }) => *n,
+            _ => 0,
+        }
+    }
+
+    /// `None` for "never".
+    pub(super) fn time(&self, key: &str) -> Option<Millis> {
+        match self.entry(key)?.value {
+            Value::Time(t) => Some(t),
+            _ => None,
+        }
+    }
+
+    pub(super) fn size(&self, key: &str) -> Option<u64> {
+        match self.entry(key)?.value {
+            Value::Size(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    pub(super) fn signal(&self, key: &str) -> Option<i32> {
+        match self.entry(key)?.value {
+            Value::Signal(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    pub(super) fn exits(&self, key: &str) -> &'a [ExitMatch] {
+        match self.entry(key) {
+            Some(Entry { value: Value::Exits(exits), .. }) => exits,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn mask(&self, key: &str) -> u32 {
+        match self.entry(key) {
+            Some(Entry { value: Value::Mask(bits), .. }) => *bits,
+            _ => 0o022,
+        }
+    }
+
+    pub(super) fn limit(&self, key: &str) -> Option<(LimitValue, LimitValue)> {
+        match self.entry(key)?.value {
+            Value::Limit(soft, hard) => Some((soft, hard)),
+            _ => None,
+        }
+    }
+
+    /// The chosen word; empty where there is none.
+    pub(super) fn choice(&self, key: &str) -> &'static str {
+        match self.entry(key) {
+            Some(Entry { value: Value::Choice(word), .. }) => word,
+            _ => "",
+        }
+    }
+}
