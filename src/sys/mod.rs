@@ -2,3 +2,6 @@
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
 pub mod clock;
+pub mod folder;
+pub mod pipe;
+pub mod poller;
