@@ -3,3 +3,6 @@
 
 pub mod clock;
 pub mod timer;
+pub mod folder;
+pub mod pipe;
+pub mod poller;
