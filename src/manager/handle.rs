@@ -1,9 +1,9 @@
 //! What the rest of the daemon holds of the manager: reads are answered from a snapshot and never wait for
 //! the actor; wishes go through one bounded channel and come back through a oneshot.
 
-use super::{events::EventLog, snapshot::Snapshot};
-use crate::{plan::Name, wire};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use super::{LogStream, events::EventLog, logstream, snapshot::Snapshot};
+use crate::{plan::Name, sys, wire};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What can be done to a service.
@@ -120,9 +120,35 @@ impl Handle {
         self.ask(Ask::Shutdown { force }).await
     }
 
-    /// The folder with `current` and the rotated files of an instance, and its name; `None`: unknown.
-    pub fn log_dir(&self, name: &str) -> Option<PathBuf> {
-        self.snapshot().find(name).map(|s| s.log_dir.clone())
+    /// The instances that `name` means.
+    pub fn detail(&self, name: &str) -> Vec<wire::Service> {
+        let snapshot = self.snapshot();
+        let now_ms = sys::clock::boottime_ms();
+        let full = |n: &Name| snapshot.find(n.as_str()).map(|view| view.at(now_ms));
+        snapshot.instances(name).iter().filter_map(full).collect()
+    }
+
+    /// The log of one instance from its last `lines` lines on; `stderr`: of its separate stderr.
+    /// Must be called within the runtime.
+    pub fn open_log(
+        &self,
+        name: &str,
+        lines: usize,
+        follow: bool,
+        stderr: bool,
+    ) -> Result<LogStream, Refusal> {
+        let snapshot = self.snapshot();
+        let Some(view) = snapshot.find(name) else { return Err(Refusal::Unknown(name.into())) };
+        if follow {
+            return Err(Refusal::Unavailable(format!("the log of {name} cannot be followed")));
+        }
+        let dir = if stderr { view.log_dir.join("stderr") } else { view.log_dir.clone() };
+        Ok(logstream::open(dir, lines))
+    }
+
+    /// False once the actor has ended.
+    pub fn alive(&self) -> bool {
+        !self.asks.is_closed()
     }
 
     async fn ask(&self, ask: Ask) -> Result<(), Refusal> {

@@ -2,6 +2,8 @@
 
 pub mod events;
 pub mod handle;
+mod logstream;
 pub mod snapshot;
 
 pub use handle::{Action, Handle, Refusal};
+pub use logstream::LogStream;

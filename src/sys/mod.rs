@@ -2,3 +2,4 @@
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
 pub mod clock;
+pub mod peer;
