@@ -16,7 +16,7 @@
 //! | [`keeper`] | HOLDS processes, pipes and exits | plan, sys, notify |
 //! | [`logs`] | KEEPS output: pump, rotation, reading | plan, sys |
 //! | [`manager`] | ACTS: owns the machine, performs its effects | machine, plan, logs, keeper, wire, sys |
-//! | [`api`] | HTTP over the unix socket | wire, manager, sys |
+//! | [`api`] | HTTP over the unix socket | wire, plan, manager, sys |
 //! | [`ctl`] | the client | wire, config, plan, sys |
 //! | [`daemon`] | roles, arguments, start-up | all but ctl |
 

@@ -133,6 +133,13 @@ pub struct ActionResult {
     pub message: String,
 }
 
+/// Answer to `POST /v1/shutdown`, `GET /healthz` and `GET /readyz`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    /// `stopping`, `alive` or `ready`.
+    pub state: String,
+}
+
 /// Body of `POST /v1/services/{name}/signal`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,6 +210,9 @@ pub struct Problem {
     /// Of a refused configuration: every error.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub diagnostics: Vec<Diagnostic>,
+    /// Of an action that conflicts with the present state: what became of each instance.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub results: Vec<ActionResult>,
 }
 
 /// One error of a configuration.

@@ -1,2 +1,7 @@
 //! The client: see `keepd::ctl`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keepd::ctl::main(std::env::args_os())
+}

@@ -156,6 +156,11 @@ impl Handle {
         Ok(logstream::open(dir, lines, follow))
     }
 
+    /// False once the actor has ended.
+    pub fn alive(&self) -> bool {
+        !self.asks.is_closed()
+    }
+
     async fn ask(&self, ask: Ask) -> Result<(), Refusal> {
         self.asks.send(ask).await.map_err(|_| Refusal::ShuttingDown)
     }

@@ -6,3 +6,4 @@ pub mod timer;
 pub mod folder;
 pub mod pipe;
 pub mod poller;
+pub mod peer;

@@ -1,0 +1,259 @@
+//! From a request to its answer: rights, route, parameters, call.
+
+use super::{
+    accept::{Context, Limits},
+    events,
+    query::Query,
+    reply::{Body, Refused, json, stream, whole},
+    route::{self, Call, Miss, Role, Route},
+};
+use crate::{
+    manager::{Action, Handle},
+    plan::signal::parse_signal,
+    sys::{self, peer::Peer},
+    wire,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+    header::{ALLOW, CACHE_CONTROL, HeaderMap, HeaderValue},
+};
+use std::time::Duration;
+
+/// How long an action is waited for where the caller says nothing.
+const WAIT: Duration = Duration::from_secs(60);
+const BODY_MAX: u64 = 64 * 1024;
+const LINES: u64 = 100;
+const LINES_MAX: u64 = 1_000_000;
+
+/// Answers one request of this caller.
+pub(super) async fn answer(context: &Context, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+    let role = context.rights.borrow().role(peer);
+    if role == Role::Stranger {
+        return forbidden(peer, "use this API", "readers or admins").into_response();
+    }
+    let (route, name) = match route::find(request.method().as_str(), request.uri().path()) {
+        Ok(found) => found,
+        Err(miss) => return missed(&miss, &request),
+    };
+    if role < route.needs {
+        return forbidden(peer, "act, only look", "admins").into_response();
+    }
+    match call(context, route, &name, request).await {
+        Ok(response) => response,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+fn forbidden(peer: &Peer, what: &str, list: &str) -> Refused {
+    let detail = format!("user {} may not {what}; [api] {list} says who may", peer.uid);
+    Refused::new(StatusCode::FORBIDDEN, detail)
+}
+
+fn missed(miss: &Miss, request: &Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    match miss {
+        Miss::Path => {
+            Refused::new(StatusCode::NOT_FOUND, format!("there is no `{path}` here")).into_response()
+        }
+        Miss::Method(allowed) => {
+            let detail = format!("cannot {} `{path}`: it takes {allowed}", request.method());
+            let mut response = Refused::new(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            response
+        }
+    }
+}
+
+async fn call(
+    context: &Context,
+    route: &Route,
+    name: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refused> {
+    let handle = &context.handle;
+    let (head, body) = request.into_parts();
+    let query = Query::parse(head.uri.query().unwrap_or_default(), route.query)?;
+    let body = read(body, &context.limits).await?;
+    match route.call {
+        Call::Status => Ok(json(StatusCode::OK, &status(handle))),
+        Call::Services => Ok(services(handle)),
+        Call::Service => {
+            let mut found = handle.detail(name);
+            if found.len() > 1 {
+                return Err(several(name, found.iter().map(|s| s.name.as_str())));
+            }
+            found.pop().map(|s| json(StatusCode::OK, &s)).ok_or_else(|| unknown(handle, name))
+        }
+        Call::Act(action) => act(handle, name, action, &query).await,
+        Call::Signal => act(handle, name, Action::Signal(signal(&body)?), &query).await,
+        Call::Logs => logs(handle, name, &query).await,
+        Call::Events => event_stream(handle, &head.headers, &query),
+        Call::Plan => Ok(json(StatusCode::OK, &handle.plan().await?)),
+        Call::Apply => Ok(json(StatusCode::OK, &handle.apply(query.wait(WAIT)?).await?)),
+        Call::Shutdown => {
+            handle.shutdown(query.flag("force", false)?).await?;
+            Ok(condition(StatusCode::ACCEPTED, "stopping"))
+        }
+        Call::Alive if handle.alive() => Ok(condition(StatusCode::OK, "alive")),
+        Call::Alive => Err(Refused::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the manager has ended; it is being started again",
+        )),
+        Call::Ready if handle.snapshot().ready => Ok(condition(StatusCode::OK, "ready")),
+        Call::Ready => {
+            let state = handle.snapshot().status.state.clone();
+            Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, format!("keepd is not ready: it is {state}")))
+        }
+    }
+}
+
+/// Reads the whole body, within bounds of length and time.
+async fn read(body: Incoming, limits: &Limits) -> Result<Bytes, Refused> {
+    let too_long = || {
+        Refused::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("cannot take a body of more than {BODY_MAX} bytes"),
+        )
+    };
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if body.size_hint().lower() > BODY_MAX {
+        return Err(too_long());
+    }
+    let whole = Limited::new(body, BODY_MAX as usize).collect();
+    match tokio::time::timeout(limits.body, whole).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_long()),
+        Ok(Err(e)) => Err(Refused::new(StatusCode::BAD_REQUEST, format!("cannot read the body: {e}"))),
+        Err(_) => Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "cannot read the body: it takes too long")),
+    }
+}
+
+fn condition(status: StatusCode, state: &str) -> Response<Body> {
+    json(status, &wire::Condition { state: state.into() })
+}
+
+fn status(handle: &Handle) -> wire::Status {
+    let snapshot = handle.snapshot();
+    let uptime_ms = sys::clock::boottime_ms().saturating_sub(snapshot.began_ms);
+    wire::Status { uptime_ms, ..snapshot.status.clone() }
+}
+
+/// One service after the other goes into the text, so that a thousand of them need no thousand copies at once.
+fn services(handle: &Handle) -> Response<Body> {
+    let snapshot = handle.snapshot();
+    let now_ms = sys::clock::boottime_ms();
+    let mut text = Vec::with_capacity(64 + snapshot.services.len() * 768);
+    text.extend_from_slice(b"{\"services\":[");
+    for (i, view) in snapshot.services.iter().enumerate() {
+        if i > 0 {
+            text.push(b',');
+        }
+        if let Err(e) = serde_json::to_writer(&mut text, &view.at(now_ms)) {
+            // The type is plain data; only a bug could bring this about.
+            return Refused::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response();
+        }
+    }
+    text.extend_from_slice(b"]}");
+    whole(StatusCode::OK, "application/json", text.into())
+}
+
+async fn act(handle: &Handle, name: &str, action: Action, query: &Query) -> Result<Response<Body>, Refused> {
+    let wait = query.wait(WAIT)?;
+    if handle.snapshot().instances(name).is_empty() {
+        return Err(unknown(handle, name));
+    }
+    let results = handle.act(name, action, wait).await?;
+    if !results.is_empty() && results.iter().all(|r| r.outcome == "conflict") {
+        let sentences: Vec<&str> = results.iter().map(|r| r.message.as_str()).collect();
+        let mut refused = Refused::new(StatusCode::CONFLICT, sentences.join("; "));
+        refused.0.results = results;
+        return Err(refused);
+    }
+    let status = if wait.is_none() { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(json(status, &wire::Results { results }))
+}
+
+fn signal(body: &[u8]) -> Result<i32, Refused> {
+    let bad = |why: String| {
+        let detail =
+            format!("cannot tell which signal to send: {why}; the body is {{\"signal\":\"SIGUSR1\"}}");
+        Refused::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    };
+    let body: wire::SignalBody = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
+    parse_signal(&body.signal).map_err(bad)
+}
+
+async fn logs(handle: &Handle, name: &str, query: &Query) -> Result<Response<Body>, Refused> {
+    let lines = query.number("lines", LINES_MAX)?.unwrap_or(LINES);
+    let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+    let follow = query.flag("follow", false)?;
+    let stderr = match query.text("stream") {
+        None | Some("stdout") => false,
+        Some("stderr") => true,
+        Some(other) => {
+            let detail = format!("cannot use `stream={other}`: it must be stdout or stderr");
+            return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        }
+    };
+    let instances = handle.snapshot().instances(name);
+    let instance = match instances.as_slice() {
+        [] => return Err(unknown(handle, name)),
+        [one] => one.as_str(),
+        all => return Err(several(name, all.iter().map(|n| n.as_str()))),
+    };
+    let mut log = handle.open_log(instance, lines, follow, stderr)?;
+    if follow {
+        return Ok(stream("text/plain", Bytes::new(), log.0));
+    }
+    // An error at the very start can still be told as one.
+    let first = match log.0.recv().await {
+        None => Bytes::new(),
+        Some(Ok(first)) => first,
+        Some(Err(e)) => {
+            let detail = format!("cannot read the log of {instance}: {e}");
+            return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, detail));
+        }
+    };
+    Ok(stream("text/plain", first, log.0))
+}
+
+fn event_stream(handle: &Handle, headers: &HeaderMap, query: &Query) -> Result<Response<Body>, Refused> {
+    let log = handle.events();
+    let mut after = query.number("after", u64::MAX)?;
+    if let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) {
+        let number = id.to_str().ok().and_then(|id| id.parse().ok());
+        after = Some(number.ok_or_else(|| {
+            let detail = "cannot resume: Last-Event-ID is not the number of an event";
+            Refused::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        })?);
+    }
+    let follow = query.flag("follow", true)?;
+    let chunks = events::open(log.clone(), after.unwrap_or_else(|| log.last()), follow);
+    let mut response = stream("text/event-stream", Bytes::new(), chunks);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// 404, with the nearest name if there is one.
+fn unknown(handle: &Handle, name: &str) -> Refused {
+    let snapshot = handle.snapshot();
+    let near = |s: &&str| strsim::damerau_levenshtein(s, name);
+    let names = snapshot.services.iter().map(|s| s.base.service.as_str());
+    let nearest = if name.len() <= 64 { names.min_by_key(near) } else { None };
+    let hint = match nearest.filter(|s| near(s) <= 2) {
+        Some(s) => format!(", did you mean `{s}`?"),
+        None => String::new(),
+    };
+    Refused::new(StatusCode::NOT_FOUND, format!("no service is named `{name}`{hint}"))
+}
+
+fn several<'a>(name: &str, instances: impl Iterator<Item = &'a str>) -> Refused {
+    let list: Vec<&str> = instances.collect();
+    let detail = format!("`{name}` has {} instances, this call takes one: {}", list.len(), list.join(", "));
+    Refused::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+}

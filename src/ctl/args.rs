@@ -1,0 +1,180 @@
+//! The command line. Names here are a contract with scripts.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+const STATUSES: &str = "\
+Exit status: 0 as wished; 1 did not get there; 2 usage; 3 a listed service is not running; 4 unknown name; \
+69 keepd not reachable; 77 not permitted; 78 configuration broken.
+The socket is the one of --socket, else of $KEEPD_SOCKET, else /run/keepd/api.sock, else the user's own.";
+
+/// Control keepd, the process supervisor.
+#[derive(Debug, Parser)]
+#[command(name = "keepctl", version, after_help = STATUSES, disable_help_subcommand = true)]
+pub(super) struct Cli {
+    /// Socket of the daemon
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show all services, or one in full
+    Status(StatusArgs),
+    /// Start services and wait until they are ready
+    Start(ActArgs),
+    /// Stop services and wait until nothing of them is left
+    Stop(ActArgs),
+    /// Stop and start services, and wait until they are ready again
+    Restart(ActArgs),
+    /// Let services re-read their own configuration
+    Reload(ActArgs),
+    /// Send a signal to the main processes of services
+    Signal(SignalArgs),
+    /// Show what services have printed
+    Logs(LogsArgs),
+    /// Show what has happened
+    Events(EventsArgs),
+    /// Show what `apply` would change
+    Plan(PlanArgs),
+    /// Take the configuration files over, all or nothing
+    Apply(ApplyArgs),
+    /// Stop all services in order, then keepd itself
+    Shutdown(ShutdownArgs),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Services, instances, or patterns such as `web*`
+    pub(super) names: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ActArgs {
+    /// Services, instances, or patterns such as `web*`
+    #[arg(required_unless_present = "all", value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// All services
+    #[arg(long, conflicts_with = "names")]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SignalArgs {
+    /// Such as SIGUSR1, USR1 or 10
+    #[arg(value_name = "SIG")]
+    pub(super) signal: String,
+    /// Services, instances, or patterns such as `web*`
+    #[arg(required = true, value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct WaitArgs {
+    /// Do not wait for the outcome
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// Give up waiting after so long (it goes on nevertheless)
+    #[arg(long, value_name = "DURATION", default_value = "10m", conflicts_with = "no_wait")]
+    pub(super) timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// Services, instances, or patterns such as `web*`; all where none is named
+    pub(super) names: Vec<String>,
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Begin with so many lines of each
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub(super) lines: u32,
+    /// The log of stderr, where it is kept apart
+    #[arg(long)]
+    pub(super) stderr: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArgs {
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only the last so many of those that keepd still has [default: all, with --follow 10]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(super) last: Option<usize>,
+    /// Print JSON, one event a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Exit with status 2 if there are changes
+    #[arg(long)]
+    pub(super) exit_code: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShutdownArgs {
+    /// Kill at once instead of stopping in order
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Do not wait until keepd has exited
+    #[arg(long)]
+    pub(super) no_wait: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_are_status_2() {
+        for wrong in [
+            &["keepctl"][..],
+            &["keepctl", "frobnicate"],
+            &["keepctl", "start"],
+            &["keepctl", "start", "--all", "web"],
+            &["keepctl", "stop", "web", "--no-wait", "--timeout", "5s"],
+            &["keepctl", "signal", "HUP"],
+            &["keepctl", "logs", "-n", "-1"],
+        ] {
+            assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+        assert_eq!(Cli::try_parse_from(["keepctl", "--help"]).unwrap_err().exit_code(), 0);
+        assert!(Cli::try_parse_from(["keepctl", "stop", "web", "--socket", "/x"]).is_ok());
+    }
+}

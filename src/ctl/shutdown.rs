@@ -1,0 +1,26 @@
+//! `shutdown`: stops everything and waits until the daemon has gone.
+
+use super::{
+    args::ShutdownArgs,
+    client::{SOON, Server},
+    fail::Fail,
+};
+use crate::wire::Condition;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use std::io::Write;
+
+pub(super) async fn run(server: &Server, args: &ShutdownArgs, out: &mut impl Write) -> Result<u8, Fail> {
+    let mut client = server.connect().await?;
+    // Opened before, this stream ends when the daemon does.
+    let mut life = server.connect().await?.open("/v1/events").await?;
+    let path = if args.force { "/v1/shutdown?force=true" } else { "/v1/shutdown" };
+    client.post::<Condition>(path, Bytes::new(), SOON).await?;
+    if args.no_wait {
+        writeln!(out, "keepd is stopping")?;
+        return Ok(0);
+    }
+    while let Some(Ok(_)) = life.frame().await {}
+    writeln!(out, "keepd has stopped")?;
+    Ok(0)
+}

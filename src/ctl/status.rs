@@ -1,0 +1,262 @@
+//! `status`: the table, or one service in full.
+
+use super::{
+    args::StatusArgs,
+    client::{Client, SOON, Server, segment},
+    fail::{Fail, NOT_RUNNING},
+    select,
+    table::{self, Cell},
+    text::{Look, bytes, clean, duration, escape, style_of},
+};
+use crate::wire::{LastExit, Service, Services, Status};
+use anstyle::Style;
+use http_body_util::BodyExt;
+use std::io::{self, Write};
+
+/// How many lines of its log are shown with a service in full.
+const LINES: u32 = 10;
+
+pub(super) async fn run(
+    server: &Server,
+    args: &StatusArgs,
+    look: Look,
+    out: &mut impl Write,
+) -> Result<u8, Fail> {
+    let mut client = server.connect().await?;
+    let all = select::all(&mut client).await?;
+    let mut services = select::select(&mut client, all, &args.names).await?;
+    let status = if services.iter().all(|s| s.state == "running") { 0 } else { NOT_RUNNING };
+    // A pattern asks for a list, even if one service is all that it matches.
+    let in_full = matches!((args.names.as_slice(), services.as_slice()),
+        ([name], [_]) if !select::is_pattern(name));
+    if in_full {
+        let path = format!("/v1/services/{}", segment(&services[0].name));
+        services = vec![client.get(&path, SOON).await?];
+    }
+    if args.json {
+        serde_json::to_writer(&mut *out, &Services { services }).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else if in_full {
+        full(out, look, &services[0])?;
+        log_tail(&mut client, out, look, &services[0]).await?;
+    } else {
+        if args.names.is_empty() {
+            head(out, look, &client.get("/v1/status", SOON).await?)?;
+        }
+        list(out, look, &services)?;
+    }
+    Ok(status)
+}
+
+fn head(out: &mut impl Write, look: Look, s: &Status) -> io::Result<()> {
+    let total: u32 = s.counts.values().sum();
+    let noun = if total == 1 { "service" } else { "services" };
+    write!(out, "keepd {} {} for {}: {total} {noun}", s.version, s.state, duration(s.uptime_ms))?;
+    for (state, n) in s.counts.iter().filter(|(_, n)| **n > 0) {
+        write!(out, ", {}", look.paint(style_of(state, true), &format!("{n} {state}")))?;
+    }
+    writeln!(out)?;
+    s.degraded.iter().try_for_each(|d| writeln!(out, "degraded: {}", clean(d)))
+}
+
+fn list(out: &mut impl Write, look: Look, services: &[Service]) -> io::Result<()> {
+    let rows: Vec<[Cell; 7]> = services.iter().map(row).collect();
+    let heading = ["NAME", "STATE", "READY", "PID", "UPTIME", "RESTARTS", "REASON / DESCRIPTION"];
+    table::print(out, look, heading, &[3, 5], &rows)
+}
+
+fn row(s: &Service) -> [Cell; 7] {
+    let dash = || "-".to_string();
+    let note = if s.reason.is_empty() { &s.description } else { &s.reason };
+    [
+        s.name.clone().into(),
+        Cell { text: s.state.clone(), style: style_of(&s.state, s.ready) },
+        if s.ready { "yes" } else { "no" }.to_string().into(),
+        s.pid.map_or_else(dash, |p| p.to_string()).into(),
+        s.uptime_ms.map_or_else(dash, duration).into(),
+        s.restarts.to_string().into(),
+        clean(note).into_owned().into(),
+    ]
+}
+
+/// Everything that is known about one service.
+fn full(out: &mut impl Write, look: Look, s: &Service) -> io::Result<()> {
+    write!(out, "{}", look.paint(Style::new().bold(), &s.name))?;
+    if !s.description.is_empty() {
+        write!(out, ": {}", clean(&s.description))?;
+    }
+    let state = look.paint(style_of(&s.state, s.ready), &s.state);
+    let ready = if s.ready { "ready" } else { "not ready" };
+    let since = s.uptime_ms.map(|ms| format!(", up for {}", duration(ms))).unwrap_or_default();
+    write!(out, "\n  state       {state}, {ready}, desired {}{since}\n", s.desired)?;
+    let mut line = |label: &str, text: String| match text.is_empty() {
+        true => Ok(()),
+        false => writeln!(out, "  {label:<11} {}", clean(&text)),
+    };
+    line("reason", s.reason.clone())?;
+    if let (Some(pid), Some(run)) = (s.pid, s.run_id) {
+        let since = s.started_at.as_ref().map(|at| format!(", since {at}")).unwrap_or_default();
+        line("process", format!("pid {pid}, run {run}{since}"))?;
+    }
+    line("restarts", format!("{}, {} failures in a row", s.restarts, s.consecutive_failures))?;
+    line("next start", s.next_start_in_ms.map(|ms| format!("in {}", duration(ms))).unwrap_or_default())?;
+    line("last exit", s.last_exit.as_ref().map(exit).unwrap_or_default())?;
+    line("uses", usage(s))?;
+    line("identity", identity(s))?;
+    line("log", log(s))?;
+    line("trouble", s.log.trouble.clone().unwrap_or_default())?;
+    line("requires", s.requires.join(" "))?;
+    line("wants", s.wants.join(" "))?;
+    line("after", s.after.join(" "))
+}
+
+/// `status 1 after 3s, at 2026-…, run 7`
+fn exit(e: &LastExit) -> String {
+    let how = match (e.code, &e.signal) {
+        (Some(code), _) => format!("status {code}"),
+        (None, Some(signal)) => format!("killed by {signal}{}", if e.core { ", core dumped" } else { "" }),
+        (None, None) => "unknown (nobody was there to see it)".into(),
+    };
+    let oom = if e.oom { ", out of memory" } else { "" };
+    format!("{how}{oom} after {}, at {}, run {}", duration(e.ran_ms), e.at, e.run_id)
+}
+
+fn usage(s: &Service) -> String {
+    let cpu = |us: u64| format!("cpu {}.{:03} s", us / 1_000_000, us / 1000 % 1000);
+    let parts = [
+        s.memory_bytes.map(|n| format!("memory {}", bytes(n))),
+        s.cpu_usage_usec.map(cpu),
+        s.tasks.map(|n| format!("{n} tasks")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn identity(s: &Service) -> String {
+    let i = &s.identity;
+    let user = i.user.as_ref().map(|u| format!("{u}, ")).unwrap_or_default();
+    let groups: Vec<String> = i.groups.iter().map(u32::to_string).collect();
+    let groups = if groups.is_empty() { String::new() } else { format!(", groups {}", groups.join(" ")) };
+    let privileges = if i.no_new_privileges { ", no new privileges" } else { "" };
+    format!("{user}uid {}, gid {}{groups}{privileges}", i.uid, i.gid)
+}
+
+fn log(s: &Service) -> String {
+    let Some(file) = &s.log.file else { return String::new() };
+    let dropped = match (s.log.bytes_dropped, s.log.lines_dropped) {
+        (0, 0) => String::new(),
+        (b, lines) => format!(", {} in {lines} lines dropped", bytes(b)),
+    };
+    format!("{file}, {} written{dropped}", bytes(s.log.bytes_written))
+}
+
+async fn log_tail(client: &mut Client, out: &mut impl Write, look: Look, s: &Service) -> Result<(), Fail> {
+    if s.log.file.is_none() {
+        return Ok(());
+    }
+    let path = format!("/v1/services/{}/logs?lines={LINES}", segment(&s.name));
+    let tail = match client.open(&path).await {
+        Ok(body) => body.collect().await.map(|b| b.to_bytes()),
+        Err(e) => return Ok(writeln!(out, "\n{}", clean(&e.message))?),
+    };
+    // A log that breaks off is no reason to fail: the rest has been shown.
+    let Ok(tail) = tail else { return Ok(()) };
+    if tail.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    if look.terminal {
+        let mut text = String::new();
+        escape(&mut text, &tail);
+        out.write_all(text.as_bytes())?;
+    } else {
+        out.write_all(&tail)?;
+    }
+    if !tail.ends_with(b"\n") {
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> Service {
+        Service {
+            name: "web".into(),
+            service: "web".into(),
+            description: "public API".into(),
+            desired: "up".into(),
+            state: "running".into(),
+            ready: true,
+            pid: Some(4711),
+            run_id: Some(12),
+            uptime_ms: Some(273_600_000),
+            ..Service::default()
+        }
+    }
+
+    fn text(print: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_table_is_terse_and_nothing_in_it_breaks_a_line() {
+        let db = Service {
+            name: "db".into(),
+            state: "backoff".into(),
+            reason: "exit status 1\x1b[2J\n".into(),
+            restarts: 3,
+            ..Service::default()
+        };
+        let shown = text(|out| list(out, Look::default(), &[db, web()]));
+        let wanted = "\
+NAME  STATE    READY   PID  UPTIME  RESTARTS  REASON / DESCRIPTION
+db    backoff  no        -  -              3  exit status 1\\x1b[2J\\n
+web   running  yes    4711  3d 4h          0  public API
+";
+        assert_eq!(shown, wanted);
+    }
+
+    #[test]
+    fn the_head_counts_by_state() {
+        let status = Status {
+            version: "1.2.3".into(),
+            state: "running".into(),
+            uptime_ms: 65_000,
+            counts: [("running".into(), 2), ("failed".into(), 1), ("stuck".into(), 0)].into(),
+            degraded: vec!["no cgroup v2".into()],
+            ..Status::default()
+        };
+        let shown = text(|out| head(out, Look::default(), &status));
+        assert_eq!(
+            shown,
+            "keepd 1.2.3 running for 1m 5s: 3 services, 1 failed, 2 running\ndegraded: no cgroup v2\n"
+        );
+    }
+
+    #[test]
+    fn a_service_in_full_says_what_is_known_and_no_more() {
+        let shown = text(|out| full(out, Look::default(), &Service { last_exit: None, ..web() }));
+        let wanted = "\
+web: public API
+  state       running, ready, desired up, up for 3d 4h
+  process     pid 4711, run 12
+  restarts    0, 0 failures in a row
+  identity    uid 0, gid 0
+";
+        assert_eq!(shown, wanted);
+    }
+
+    #[test]
+    fn an_exit_is_never_invented() {
+        let base = LastExit { at: "T".into(), run_id: 7, ran_ms: 3000, ..LastExit::default() };
+        let code = LastExit { code: Some(1), ..base.clone() };
+        assert_eq!(exit(&code), "status 1 after 3s, at T, run 7");
+        let killed = LastExit { signal: Some("SIGKILL".into()), oom: true, ..base.clone() };
+        assert_eq!(exit(&killed), "killed by SIGKILL, out of memory after 3s, at T, run 7");
+        assert!(exit(&LastExit { unknown: true, ..base }).starts_with("unknown"));
+    }
+}
