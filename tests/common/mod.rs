@@ -427,6 +427,17 @@ impl Daemon {
         pids.filter(|pid: &u32| *pid != me && is_marked(*pid, marker)).collect()
     }
 
+    /// Pids of those whose command line contains `needle`.
+    pub fn processes_with(&self, needle: &str) -> Vec<u32> {
+        self.processes().into_iter().filter(|pid| command_line(*pid).contains(needle)).collect()
+    }
+
+    /// Lines of a file in the daemon's folder; none while it is not there.
+    pub fn lines(&self, file: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path().join(file)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
     /// Notes the cgroup folder that its runs live in, from those that run now.
     pub fn remember_cgroups(&mut self) {
         let Ok((200, body)) = self.try_get("/v1/services") else { return };
