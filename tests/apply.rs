@@ -76,7 +76,8 @@ fn a_broken_file_changes_nothing_and_every_error_is_told() {
     for broken in [
         "[service.web]\ncomand = [\"true\"]\n[service.db]\ncommand = [\"true\"]\nstop-timeout = \"soon\"\n",
         "[service.web]\ncommand = [\"true\"]\nrequires = [\"nobody-at-all\"]\n[service.b]\nstop-timeout = \"soon\"\n",
-        "[service.a]\ncommand = [\"true\"]\nrequires = [\"b\"]\n[service.b]\ncommand = [\"true\"]\nrequires = [\"a\"]\n",
+        "[service.a]\ncommand = [\"true\"]\nrequires = [\"b\"]\n\
+         [service.b]\ncommand = [\"true\"]\nrequires = [\"a\"]\n",
         "[service.web\n",
     ] {
         d.write_config(broken);
@@ -90,7 +91,7 @@ fn a_broken_file_changes_nothing_and_every_error_is_told() {
         assert_eq!(pids(&d), before);
     }
     let said = {
-        d.write_config("[service.web]\ncomand = [\"true\"]\n[service.db]\ncommand = [\"true\"]\nstop-timeout = \"soon\"\n");
+        d.write_config("[service.web]\ncomand = 1\n[service.db]\ncommand = 1\nstop-timeout = \"soon\"\n");
         d.ctl_fails(78, &["apply"])
     };
     assert!(said.contains("comand") && said.contains("soon"), "{said}");
@@ -145,7 +146,7 @@ fn applies_amid_everything_leave_the_untouched_alone() {
         format!(
             "{steady}{crashing}{}{}",
             sleeper("turning", 2000 + n % 2, ""),
-            if n % 3 == 0 { sleeper("guest", 1000, "") } else { String::new() }
+            if n.is_multiple_of(3) { sleeper("guest", 1000, "") } else { String::new() }
         )
     };
     let d = Daemon::start(&variant(0));
