@@ -10,6 +10,7 @@ pub mod name;
 pub mod order;
 pub mod run;
 pub mod service;
+pub mod signal;
 pub mod unit;
 
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
