@@ -46,8 +46,8 @@ pub enum Event {
 /// What the keeper saw. A fact about a run that the machine no longer knows changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// The run's command has been exec'ed.
-    Started { run: RunId, pid: u32 },
+    /// The run's command has been exec'ed. `at` is when.
+    Started { run: RunId, pid: u32, at: Time },
     /// The run never came to be; nothing of it is left. `why` is a whole sentence
     /// ("cannot change directory to /srv/web: No such file or directory"); `transient` means that the host
     /// was short of something (EAGAIN, ENOMEM, EMFILE), which is no fault of the service.

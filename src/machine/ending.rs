@@ -1,0 +1,155 @@
+//! What an end that nobody asked for means: success or failure, and what follows.
+
+use super::{
+    Machine, NoticeKind, Outcome, ServiceId, Time, backoff,
+    service::{After, Asked, Because, State},
+    words,
+};
+use crate::plan::{Exit, ExitMatch, Millis, Restart, ServiceSpec};
+
+/// What an end says about the run.
+enum Verdict {
+    Success,
+    Failure,
+}
+
+fn matches(exit: Exit, list: &[ExitMatch]) -> bool {
+    list.iter().any(|m| match (*m, exit) {
+        (ExitMatch::Code(a), Exit::Code(b)) => a == b,
+        (ExitMatch::Signal(a), Exit::Signal { signal, .. }) => a == signal,
+        (ExitMatch::Code(_) | ExitMatch::Signal(_), Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown) => {
+            false
+        }
+    })
+}
+
+fn verdict(spec: &ServiceSpec, exit: Exit) -> Verdict {
+    match matches(exit, &spec.success_exit) {
+        true => Verdict::Success,
+        false => Verdict::Failure,
+    }
+}
+
+/// Whether the exit status or signal is one that the configuration calls success.
+pub(super) fn succeeded(spec: &ServiceSpec, exit: Exit) -> bool {
+    matches(exit, &spec.success_exit)
+}
+
+/// Whether the configuration says that this end is never followed by a restart.
+pub(super) fn is_final(spec: &ServiceSpec, exit: Exit) -> bool {
+    matches(exit, &spec.no_restart_exit)
+}
+
+impl Machine {
+    /// Accounts for the unplanned end of a run and says what follows it.
+    pub(super) fn judge_exit(&mut self, id: ServiceId, exit: Exit, ran: Millis, at: Time) -> After {
+        let spec = self.at(id).spec.clone();
+        if ran >= spec.backoff.reset_after {
+            self.stable(id);
+        }
+        self.ended_by_itself(id);
+        let failed = match verdict(&spec, exit) {
+            Verdict::Success => false,
+            Verdict::Failure => true,
+        };
+        let looping = failed && self.count_failure(id, at);
+        let after = match (spec.restart, failed) {
+            _ if is_final(&spec, exit) => After::Exited,
+            (Restart::Never, _) | (Restart::OnFailure, false) => After::Exited,
+            (Restart::Always | Restart::OnFailure, _) if looping => After::Failed { retry: true },
+            (Restart::Always, _) | (Restart::OnFailure, true) => After::Backoff,
+        };
+        self.announce_loop(id, after);
+        let name = &self.at(id).name;
+        let outcome = match failed {
+            true => Outcome::Failed(format!("{name} {}", words::ended(exit))),
+            false => Outcome::Done(format!("{name} ran and {}", words::ended(exit))),
+        };
+        self.answer(id, Asked::Up, &outcome);
+        after
+    }
+
+    /// Accounts for a launch that came to nothing and says what follows it.
+    pub(super) fn judge_launch(&mut self, id: ServiceId, why: &str, transient: bool) -> After {
+        let looping = !transient && self.count_failure(id, self.now);
+        let svc = self.at_mut(id);
+        svc.rec.because = Because::Launch(why.into());
+        let after = match svc.spec.restart {
+            // The host was short of something; the service had no chance yet.
+            _ if transient => After::Backoff,
+            Restart::Never => After::Failed { retry: false },
+            Restart::Always | Restart::OnFailure if looping => After::Failed { retry: true },
+            Restart::Always | Restart::OnFailure => After::Backoff,
+        };
+        let outcome = Outcome::Failed(format!("{} did not start: {why}", svc.name));
+        self.touch(id);
+        self.announce_loop(id, after);
+        self.answer(id, Asked::Up, &outcome);
+        after
+    }
+
+    /// True where that makes a crash loop.
+    fn count_failure(&mut self, id: ServiceId, at: Time) -> bool {
+        let svc = self.at_mut(id);
+        svc.rec.failures = svc.rec.failures.saturating_add(1);
+        let spec = svc.spec.clone();
+        svc.rec.breaker.fail(&spec.breaker, at)
+    }
+
+    /// The breaker opens with its first failure too many; those of later retries are ordinary news.
+    fn announce_loop(&mut self, id: ServiceId, after: After) {
+        let svc = self.at_mut(id);
+        if after != (After::Failed { retry: true }) || std::mem::replace(&mut svc.rec.loop_told, true) {
+            return;
+        }
+        let message = format!("{} is in a {}", svc.name, words::crash_loop(&svc.spec.breaker));
+        self.notice(id, NoticeKind::Failed, message, None);
+    }
+
+    /// The run has lasted: earlier failures no longer count.
+    pub(super) fn stable(&mut self, id: ServiceId) {
+        let svc = self.at_mut(id);
+        let was_open = svc.rec.breaker.open;
+        let name = svc.name.clone();
+        self.forgive(id);
+        if let State::Running { stable_at, .. } = &mut self.at_mut(id).rec.state {
+            *stable_at = None;
+            self.sync_deadline(id);
+        }
+        if was_open {
+            let message = format!("{name} is stable again");
+            self.notice(id, NoticeKind::Recovered, message, None);
+        }
+    }
+
+    /// Forgets failures: after a stable run, or because somebody starts it.
+    pub(super) fn forgive(&mut self, id: ServiceId) {
+        let rec = &mut self.at_mut(id).rec;
+        (rec.failures, rec.attempts, rec.loop_told) = (0, 0, false);
+        rec.breaker.reset();
+        self.touch(id);
+    }
+
+    /// Nothing of the run is left: the state that follows.
+    pub(super) fn follow(&mut self, id: ServiceId, after: After, auto: bool) {
+        let (now, wanted) = (self.now, self.at(id).wanted());
+        let state = match after {
+            _ if !wanted => State::Stopped,
+            After::Rest => State::Waiting { auto },
+            After::Backoff => {
+                let svc = &mut self.services[id.0 as usize];
+                svc.rec.attempts = svc.rec.attempts.saturating_add(1);
+                match backoff::delay(&svc.spec.backoff, svc.rec.attempts, &mut self.rng) {
+                    Millis(0) => State::Waiting { auto: true },
+                    delay => State::Backoff { until: now + delay },
+                }
+            }
+            After::Exited => State::Exited,
+            After::Failed { retry } => {
+                let every = self.at(id).spec.breaker.retry_every.filter(|_| retry);
+                State::Failed { retry_at: every.map(|d| now + d) }
+            }
+        };
+        self.set(id, state);
+    }
+}

@@ -1,0 +1,276 @@
+//! Who may launch and who must stop. First the faces are spread until nothing changes, then services act;
+//! each action may change faces again.
+
+use super::{
+    Effect, Machine, ServiceId,
+    event::Time,
+    save,
+    service::{After, Bounce, Face, Hold, Live, State, StateKind, Want},
+    stop::LAUNCH_LIMIT,
+};
+use crate::plan::RunId;
+
+impl Machine {
+    pub(super) fn settle(&mut self) {
+        loop {
+            self.spread_all();
+            if self.replaying {
+                return;
+            }
+            if let Some(id) = self.queues.act.pop_front() {
+                self.at_mut(id).queued.act = false;
+                self.act(id);
+            } else if !self.wake_one() {
+                return;
+            }
+        }
+    }
+
+    /// Spreads faces until nothing changes. The graph has no cycle, so this ends.
+    pub(super) fn spread_all(&mut self) {
+        while let Some(id) = self.queues.spread.pop_front() {
+            self.at_mut(id).queued.spread = false;
+            self.spread(id);
+        }
+    }
+
+    /// Everything that is due.
+    pub(super) fn fire_due(&mut self) {
+        while let Some(&(due, id)) = self.deadlines.first() {
+            if due > self.now {
+                break;
+            }
+            self.fire(id);
+            // A deadline that changed nothing must not be met for ever.
+            if self.at(id).deadline == Some(due) {
+                self.deadlines.remove(&(due, id));
+                self.at_mut(id).deadline = None;
+            }
+        }
+        self.shutdown_due();
+    }
+
+    /// Derives the face of a service anew, and tells its neighbours if it changed.
+    fn spread(&mut self, id: ServiceId) {
+        self.notice_loss(id);
+        let new = self.face_of(id);
+        let svc = self.at_mut(id);
+        let old = std::mem::replace(&mut svc.face, new);
+        if old == new {
+            return;
+        }
+        if old.held != new.held {
+            self.touch(id);
+        }
+        self.dirty(id);
+        self.dirty_neighbours(id);
+    }
+
+    fn dirty_neighbours(&mut self, id: ServiceId) {
+        // Dependents look at all of it; dependencies only ask whether it is still in their way.
+        let edges = std::mem::take(&mut self.at_mut(id).edges);
+        for to in [&edges.needed_by, &edges.followed_by, &edges.needs, &edges.follows].into_iter().flatten() {
+            self.dirty(*to);
+        }
+        self.at_mut(id).edges = edges;
+    }
+
+    /// A service that lost what it is bound to must be replaced, even if that is back before it is down.
+    fn notice_loss(&mut self, id: ServiceId) {
+        let svc = self.at(id);
+        let runs = match svc.rec.state.kind() {
+            StateKind::Starting | StateKind::Running => true,
+            StateKind::Stopped
+            | StateKind::Waiting
+            | StateKind::Stopping
+            | StateKind::Backoff
+            | StateKind::Exited
+            | StateKind::Failed
+            | StateKind::Stuck => false,
+        };
+        let lost = || svc.edges.bound.iter().any(|to| !self.at(*to).ready());
+        if runs && svc.rec.bounce.is_none() && lost() {
+            self.at_mut(id).rec.bounce = Some(Bounce::Bound);
+            self.touch(id);
+        }
+    }
+
+    fn face_of(&self, id: ServiceId) -> Face {
+        let svc = self.at(id);
+        let needs = || svc.edges.needs.iter().map(|to| self.at(*to));
+        let held = !svc.wanted()
+            || self.shutdown.is_some()
+            || svc.rec.bounce.is_some()
+            || svc.replace
+            || needs().any(|d| d.face.held);
+        let met = needs().all(|d| d.face.up || d.face.coming);
+        let coming = svc.wanted()
+            && met
+            && match &svc.rec.state {
+                State::Starting { .. } | State::Waiting { .. } => true,
+                State::Running { .. } => held,
+                State::Stopping { after, .. } => *after == After::Rest,
+                State::Stopped
+                | State::Backoff { .. }
+                | State::Exited
+                | State::Failed { .. }
+                | State::Stuck { .. } => false,
+            };
+        Face { held, up: svc.ready() && !held, coming, met, kind: svc.rec.state.kind() }
+    }
+
+    fn act(&mut self, id: ServiceId) {
+        let svc = self.at(id);
+        match svc.rec.state {
+            State::Stopped if svc.gone => self.queues.gone.push(id),
+            State::Stopped if svc.wanted() => self.set(id, State::Waiting { auto: false }),
+            State::Waiting { .. } | State::Backoff { .. } | State::Exited | State::Failed { .. }
+                if !svc.wanted() =>
+            {
+                self.set(id, State::Stopped);
+            }
+            State::Waiting { auto } => self.launch_if_may(id, auto),
+            State::Starting { .. } | State::Running { .. } if svc.face.held && self.free_to_stop(id) => {
+                self.begin_stop(id);
+            }
+            State::Stopped
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. }
+            | State::Stuck { .. } => {}
+        }
+    }
+
+    fn launch_if_may(&mut self, id: ServiceId, auto: bool) {
+        let hold = self.hold_of(id, auto);
+        let svc = &mut self.services[id.0 as usize];
+        match hold {
+            Hold::None => return self.launch(id, auto),
+            Hold::Slot if !std::mem::replace(&mut svc.queued.slot, true) => self.queues.slot.push_back(id),
+            Hold::Budget if !std::mem::replace(&mut svc.queued.budget, true) => {
+                self.queues.budget.push_back(id);
+            }
+            Hold::Slot | Hold::Budget | Hold::Other { .. } => {}
+        }
+        if svc.hold != hold {
+            svc.hold = hold;
+            self.touch(id);
+        }
+    }
+
+    fn hold_of(&mut self, id: ServiceId, auto: bool) -> Hold {
+        let edges = &self.at(id).edges;
+        let needed = edges.needs.iter().find(|to| !self.at(**to).face.up);
+        let followed = || edges.follows.iter().find(|to| self.at(**to).face.coming);
+        if let Some(to) = needed.or_else(followed) {
+            let other = self.at(*to);
+            let (name, state) = (other.name.clone(), other.rec.state.kind());
+            return Hold::Other { name, state, leaving: other.face.held };
+        }
+        let budget = self.plan.daemon.restart_budget;
+        if auto && self.spent.room_at(self.now, budget) != Some(self.now) {
+            return Hold::Budget;
+        }
+        match self.counts[StateKind::Starting as usize] < self.plan.daemon.max_concurrent_starts.max(1) {
+            true => Hold::None,
+            false => Hold::Slot,
+        }
+    }
+
+    fn launch(&mut self, id: ServiceId, auto: bool) {
+        let run = self.next_run;
+        self.next_run = RunId(run.0 + 1);
+        let (now, within, generation) = (self.now, self.plan.daemon.restart_budget.within, self.generation);
+        let svc = &mut self.services[id.0 as usize];
+        svc.hold = Hold::None;
+        (svc.rec.bounce, svc.replace) = (None, false);
+        if auto {
+            self.spent.add(now, within);
+            svc.rec.spent.add(now, within);
+            svc.rec.restarts = svc.rec.restarts.saturating_add(1);
+        }
+        let live = Live {
+            run,
+            generation,
+            stop: svc.spec.stop.clone(),
+            reload: svc.spec.reload.clone(),
+            fingerprint: save::fingerprint(&svc.spec),
+            pid: None,
+            started: None,
+            dead: false,
+            empty: false,
+        };
+        self.runs.insert(run, id);
+        self.out.push(Effect::Launch { service: id, run, generation });
+        self.set(id, State::Starting { live, give_up_at: now + LAUNCH_LIMIT });
+    }
+
+    /// Lets one service that waits for a start slot or for the host's budget look again.
+    fn wake_one(&mut self) -> bool {
+        let slots = self.plan.daemon.max_concurrent_starts.max(1);
+        if self.counts[StateKind::Starting as usize] < slots
+            && let Some(id) = self.queues.slot.pop_front()
+        {
+            self.at_mut(id).queued.slot = false;
+            self.dirty(id);
+            return true;
+        }
+        if self.queues.budget.is_empty() {
+            return false;
+        }
+        let room = self.spent.room_at(self.now, self.plan.daemon.restart_budget) == Some(self.now);
+        match self.queues.budget.pop_front() {
+            Some(id) if room => {
+                self.at_mut(id).queued.budget = false;
+                self.dirty(id);
+                true
+            }
+            Some(id) => {
+                self.queues.budget.push_front(id);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// When the budget has room again for those that wait for it.
+    pub(super) fn budget_deadline(&self) -> Option<Time> {
+        match self.queues.budget.is_empty() {
+            true => None,
+            false => self.spent.clone().room_at(self.now, self.plan.daemon.restart_budget),
+        }
+    }
+
+    /// Wants a service up, and right now: whatever kept it down is forgotten unless it runs.
+    pub(super) fn want_up(&mut self, id: ServiceId) {
+        let svc = self.at_mut(id);
+        if svc.gone {
+            return;
+        }
+        self.set_want(id, Want::Up);
+        match self.at(id).rec.state.clone() {
+            State::Stopped
+            | State::Waiting { .. }
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. } => {
+                self.forgive(id);
+                self.at_mut(id).rec.restarts = 0;
+                self.set(id, State::Waiting { auto: false });
+            }
+            State::Stopping { live, phase, kill_at, .. } => {
+                self.forgive(id);
+                self.at_mut(id).rec.restarts = 0;
+                self.set(id, State::Stopping { live, phase, kill_at, after: After::Rest });
+            }
+            State::Stuck { live, .. } => {
+                self.forgive(id);
+                self.set(id, State::Stuck { live, after: After::Rest });
+            }
+            State::Starting { .. } | State::Running { .. } => {}
+        }
+    }
+}
