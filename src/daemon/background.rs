@@ -18,9 +18,7 @@ pub(super) fn detach(daemon: impl FnOnce(OwnedFd) -> i32) -> io::Result<i32> {
     let proof = SingleThread::check().ok_or_else(|| io::Error::other("there are other threads already"))?;
     let (read, write) = fd::pipe()?;
     process::spawn(proof, None, move || {
-        let grandchild = process::setsid().and_then(|()| {
-            process::spawn(proof, None, move || daemon(write))
-        });
+        let grandchild = process::setsid().and_then(|()| process::spawn(proof, None, move || daemon(write)));
         i32::from(grandchild.is_err())
     })?;
     let mut answer = [0];

@@ -25,8 +25,14 @@ pub(super) fn main(args: &ConfigArgs) -> i32 {
             return EXIT_INTERNAL;
         }
     };
-    let options = config::Options::for_process(args.user, args.config.clone(), args.profile.clone());
-    let mut plan = match options.and_then(|o| config::load(&o)) {
+    let options = match config::Options::current(args.user, args.config.as_deref(), args.profile.clone()) {
+        Ok(options) => options,
+        Err(e) => {
+            eprintln!("keepd load: cannot find out where the configuration is: {e}");
+            return EXIT_INTERNAL;
+        }
+    };
+    let mut plan = match config::load(&options) {
         Ok(plan) => plan,
         Err(diagnostics) => return refuse(out, &diagnostics),
     };
@@ -65,8 +71,8 @@ fn diagnostic(d: &Diagnostic) -> wire::Diagnostic {
     wire::Diagnostic {
         message: d.message.clone(),
         file: d.file.clone(),
-        line: d.line,
-        column: d.column,
+        line: u32::try_from(d.line).unwrap_or(u32::MAX),
+        column: u32::try_from(d.column).unwrap_or(u32::MAX),
         rendered: d.rendered(),
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn init(spec: &DaemonSpec) -> Option<WorkerGuard> {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     if let Some(path) = &spec.log_file {
-        match RollingFile::open(path, FILE_SIZE, FILES_KEPT) {
+        match RollingFile::new(path, FILE_SIZE, FILES_KEPT) {
             Ok(file) => {
                 // Lossless: the daemon's own log is small, and its end is what explains a crash.
                 let (writer, guard) = NonBlockingBuilder::default().lossy(false).finish(file);

@@ -50,6 +50,7 @@ fn keep(mut args: ConfigArgs) -> i32 {
             manager_argv: args.to_argv("manage"),
             ready_fd,
         })
+        .0
     };
     if !args.daemonize {
         return run(None);

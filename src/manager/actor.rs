@@ -75,7 +75,10 @@ impl Actor {
     /// Takes over what the keeper holds, then starts what has never been started.
     pub(super) fn begin(&mut self, handed: HandOver) {
         for held in handed.runs {
-            let stray = !self.machine.knows(held.run);
+            let (run, generation) = (held.run, held.generation);
+            let known =
+                self.machine.knows(run) || self.machine.claim(now(), held.service.as_str(), run, generation);
+            let stray = !known;
             if let Some(spec) = self.plans.spec(held.generation, &held.service) {
                 let RunPipes { stdout, stderr } = held.pipes;
                 self.logs.attach(&held.service, held.run, &spec.logs, stdout, stderr);
@@ -94,30 +97,13 @@ impl Actor {
         for id in ids {
             self.publisher.update(&self.machine, id, &self.logs);
         }
-        self.replace_outdated();
-        let effects = self.machine.begin(now());
-        self.perform(effects);
+        if handed.hello.managers_before == 0 {
+            let effects = self.machine.begin(now());
+            self.perform(effects);
+        }
         self.step(Event::Tick);
         if let Some(force) = handed.hello.shutdown {
             self.step(Event::Wish(Wish::Shutdown { force }));
-        }
-    }
-
-    /// Runs that were launched differently from what the plan in force says: an apply was cut short.
-    fn replace_outdated(&mut self) {
-        let outdated: Vec<Name> = self
-            .runs
-            .values()
-            .filter(|r| !r.stray && self.plans.outdated(r.generation, &r.service))
-            .map(|r| r.service.clone())
-            .collect();
-        for name in outdated {
-            if let Some(service) = self.machine.id(name.as_str())
-                && self.machine.view(service).desired_up
-            {
-                let ticket = self.pending.ticket();
-                self.step(Event::Wish(Wish::Restart { ticket, service }));
-            }
         }
     }
 
@@ -125,7 +111,7 @@ impl Actor {
     pub(super) fn news(&mut self, packet: Packet) {
         let fds = packet.fds;
         match packet.news {
-            News::Started { run, pid, pipes, at_ms: _ } => {
+            News::Started { run, pid, pipes, at_ms } => {
                 if let Some((live, spec)) = self
                     .runs
                     .get(&run)
@@ -135,7 +121,7 @@ impl Actor {
                     let RunPipes { stdout, stderr } = RunPipes::take(pipes, fds);
                     self.logs.attach(&live.service, run, &spec.logs, stdout, stderr);
                 }
-                self.fact(run, Fact::Started { run, pid });
+                self.fact(run, Fact::Started { run, pid, at: Time(at_ms) });
             }
             News::LaunchFailed { run, why, transient } => {
                 self.fact(run, Fact::LaunchFailed { run, why, transient });
@@ -221,7 +207,12 @@ impl Actor {
 
     /// Steps the machine and performs what it wants.
     pub(super) fn step(&mut self, event: Event) {
-        let effects = self.machine.step(now(), event);
+        self.step_all([event]);
+    }
+
+    /// The same for events that belong together: what is stopped or started together is so in order.
+    pub(super) fn step_all(&mut self, events: impl IntoIterator<Item = Event>) {
+        let effects = self.machine.step_all(now(), events);
         self.perform(effects);
     }
 

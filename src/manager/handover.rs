@@ -4,7 +4,12 @@
 use crate::{
     keeper::protocol::{Hello, News, PACKET_MAX, Pipes},
     plan::{Generation, Name, Plan, RunId, image::Image},
-    sys::{Errno, memory::Mapping, packet, poll::{Interest, Poll}},
+    sys::{
+        Errno,
+        memory::Mapping,
+        packet,
+        poll::{Interest, Poll},
+    },
 };
 use std::{
     collections::BTreeMap,
@@ -74,8 +79,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<HandOver> {
         match news {
             News::Hello(h) => hello = Some(h),
             News::Plan { generation } => {
-                let fd =
-                    fds.into_iter().next().ok_or_else(|| invalid("a plan without its memfd".into()))?;
+                let fd = fds.into_iter().next().ok_or_else(|| invalid("a plan without its memfd".into()))?;
                 plans.insert(generation, Arc::new(read_plan(&fd)?));
             }
             News::Remembered { service, state } => drop(remembered.insert(service, state)),

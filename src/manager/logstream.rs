@@ -1,9 +1,6 @@
 //! A service's log as a stream of chunks for the API: the reader waits for the client, never the other way.
 
-use crate::logs::{
-    Engine,
-    read::{From, Reader},
-};
+use crate::logs::{Engine, From, Reader};
 use bytes::Bytes;
 use std::{io, path::PathBuf};
 use tokio::sync::{mpsc, watch};

@@ -21,7 +21,7 @@ pub use logstream::LogStream;
 use crate::{
     keeper::protocol::{Request, Up},
     logs::{Engine, Report},
-    machine::{Event, Machine, Time, Wish},
+    machine::{Event, Machine, Outcome, Time, Wish},
     plan::{DaemonSpec, Millis, RunId},
     sys,
 };
@@ -88,14 +88,13 @@ impl Manager {
         };
         let (reports, mut from_logs) = mpsc::unbounded_channel();
         let logs = Arc::new(Engine::start(move |report: Report| drop(reports.send(report)))?);
-        let machine = Machine::restore(
-            u64::from(hello.pid) << 32 ^ sys::clock::wall_ms(),
-            plans.current(),
-            hello.generation,
-            RunId(hello.last_run.0 + 1),
-            &handed.remembered,
-            now(),
-        );
+        let seed = u64::from(hello.pid) << 32 ^ sys::clock::wall_ms();
+        let next_run = RunId(hello.last_run.0 + 1);
+        let machine = if hello.managers_before == 0 {
+            Machine::new(seed, plans.current(), hello.generation, next_run)
+        } else {
+            Machine::restore(seed, plans.current(), hello.generation, next_run, &handed.remembered, now())
+        };
         let link = link::Link::new(socket)?;
         let publisher = publish::Publisher::new(hello.clone());
         let (asks, mut from_api) = mpsc::channel(ASKS);
@@ -204,13 +203,13 @@ fn ask_actor(actor: &mut Actor, ask: Ask) {
             let late = if wait.is_some() { "timeout" } else { "accepted" };
             let finish = Box::new(move |results| drop(reply.send(results)));
             actor.pending.add(&tickets, now() + Millis(ms), late, finish);
+            let mut wishes = Vec::with_capacity(tickets.len());
             for (name, ticket) in tickets {
                 let Some(service) = actor.machine.id(name.as_str()) else {
-                    let gone = crate::machine::Outcome::Failed(format!("{name} was removed"));
-                    actor.pending.answer(ticket, gone);
+                    actor.pending.answer(ticket, Outcome::Failed(format!("{name} was removed")));
                     continue;
                 };
-                actor.step(Event::Wish(match action {
+                wishes.push(Event::Wish(match action {
                     Action::Start => Wish::Start { ticket, service },
                     Action::Stop => Wish::Stop { ticket, service },
                     Action::Restart => Wish::Restart { ticket, service },
@@ -218,6 +217,7 @@ fn ask_actor(actor: &mut Actor, ask: Ask) {
                     Action::Signal(signal) => Wish::Signal { ticket, service, signal },
                 }));
             }
+            actor.step_all(wishes);
         }
         Ask::Plan { apply, wait, reply } => {
             actor.ask_plan(plans::PlanAsk { apply, wait, reply: Some(reply) });
@@ -234,7 +234,6 @@ async fn finish(mut actor: Actor) -> i32 {
         let names: Vec<&str> = left.iter().map(crate::plan::Name::as_str).collect();
         tracing::error!("these could not be killed and are left behind: {}", names.join(", "));
     }
-    actor.logs.stop();
     actor.link.send(vec![vec![Request::Exit { status }]]);
     while actor.link.waiting() {
         if actor.link.writable().await.is_err() {

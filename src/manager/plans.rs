@@ -63,16 +63,6 @@ impl Plans {
         u32::try_from(index).ok()
     }
 
-    /// True if a process of that plan's service must be replaced for the plan in force to hold.
-    pub(super) fn outdated(&self, generation: Generation, name: &Name) -> bool {
-        let old = self.spec(generation, name);
-        match (old, self.spec(self.current, name)) {
-            (Some(old), Some(new)) => diff::restart_needed(old, new),
-            (None, Some(_)) => true,
-            (_, None) => false,
-        }
-    }
-
     /// Lets go of a plan that no run needs; true if it was held and is not the one in force.
     pub(super) fn drop_unused(&mut self, generation: Generation) -> bool {
         generation != self.current && self.held.remove(&generation).is_some()
@@ -186,11 +176,12 @@ impl Actor {
             let _ = reply.send(Ok(report));
         });
         self.pending.add(&tickets, now() + Millis(wait), late, finish);
-        for (name, ticket) in tickets {
-            if let Some(service) = self.machine.id(name.as_str()) {
-                self.step(Event::Wish(Wish::Await { ticket, service }));
-            }
-        }
+        let awaits: Vec<Event> = tickets
+            .into_iter()
+            .filter_map(|(name, ticket)| Some((self.machine.id(name.as_str())?, ticket)))
+            .map(|(service, ticket)| Event::Wish(Wish::Await { ticket, service }))
+            .collect();
+        self.step_all(awaits);
     }
 }
 

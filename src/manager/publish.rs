@@ -8,7 +8,7 @@ use crate::{
     keeper::protocol::Hello,
     logs,
     machine::{self, Machine, Notice, NoticeKind, ServiceId, Time},
-    plan::{Exit, Name, Plan, Stdout, signal::signal_name},
+    plan::{Exit, Name, Plan, Stderr, Stdout, signal::signal_name},
     sys, wire,
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -44,8 +44,8 @@ impl Publisher {
             service: spec.name.service().to_string(),
             instance: spec.instance,
             description: spec.description.clone(),
-            desired: if v.desired_up { "up" } else { "down" }.into(),
-            state: v.state.into(),
+            desired: v.desired.as_str().into(),
+            state: v.state.as_str().into(),
             ready: v.ready,
             reason: v.reason,
             pid,

@@ -2,8 +2,8 @@
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
 pub mod clock;
-pub mod timer;
 pub mod folder;
+pub mod peer;
 pub mod pipe;
 pub mod poller;
-pub mod peer;
+pub mod timer;
