@@ -1,2 +1,0 @@
-//! The helper service.
-fn main() {}
