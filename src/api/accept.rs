@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 
@@ -89,13 +89,13 @@ pub fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) handle: Handle,
-    pub(super) rights: watch::Receiver<Arc<Rights>>,
+    pub(super) rights: Arc<Rights>,
     pub(super) limits: Limits,
 }
 
-/// Serves for ever; dropping the future ends every connection. Rights are asked for at each request, so a change
-/// holds from the next one on.
-pub async fn serve(listener: UnixListener, handle: Handle, rights: watch::Receiver<Arc<Rights>>) {
+/// Serves for ever; dropping the future ends every connection. The rights hold for the life of
+/// the manager.
+pub async fn serve(listener: UnixListener, handle: Handle, rights: Arc<Rights>) {
     accept(listener, Context { handle, rights, limits: LIMITS }).await;
 }
 
@@ -135,7 +135,7 @@ fn admit(stream: UnixStream, context: &Arc<Context>, slots: &Slots, connections:
             return;
         }
     };
-    let role = context.rights.borrow().role(&peer);
+    let role = context.rights.role(&peer);
     let Some(slot) = slots.take(role) else {
         // Whether the client gets to see it or not, it must not cost us more than this.
         let _ = stream.try_write(FULL);

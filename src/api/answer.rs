@@ -30,7 +30,7 @@ const LINES_MAX: u64 = 1_000_000;
 
 /// Answers one request of this caller.
 pub(super) async fn answer(context: &Context, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
-    let role = context.rights.borrow().role(peer);
+    let role = context.rights.role(peer);
     if role == Role::Stranger {
         return forbidden(peer, "use this API", "readers or admins").into_response();
     }

@@ -5,7 +5,7 @@ use crate::{
     plan::{DaemonSpec, LogLevel},
     sys,
 };
-use std::{fmt, io::IsTerminal};
+use std::{fmt, io::IsTerminal, os::unix::fs::MetadataExt};
 use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
@@ -43,7 +43,7 @@ pub(super) fn init(spec: &DaemonSpec) -> Option<WorkerGuard> {
             }
         }
     }
-    let line = if sys::fd::is_journal_stream(2) {
+    let line = if to_journal() {
         Line::Journal
     } else if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
         Line::Colour
@@ -100,6 +100,12 @@ where
         ctx.format_fields(w.by_ref(), event)?;
         writeln!(w)
     }
+}
+
+/// Whether stderr goes to journald, which says so by device and inode.
+fn to_journal() -> bool {
+    let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    std::fs::metadata("/proc/self/fd/2").is_ok_and(|m| stream == format!("{}:{}", m.dev(), m.ino()))
 }
 
 fn time() -> String {

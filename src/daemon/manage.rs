@@ -2,7 +2,7 @@
 
 use super::{EXIT_INTERNAL, args::ConfigArgs, background, log};
 use crate::{api, keeper::protocol::MANAGER_FD, manager::Manager, sys};
-use std::io;
+use std::{io, sync::Arc};
 
 /// Runs until everything is stopped; returns an exit status.
 pub(super) fn main(args: &ConfigArgs) -> i32 {
@@ -25,12 +25,17 @@ pub(super) fn main(args: &ConfigArgs) -> i32 {
         }
     };
     let socket = manager.spec().api.socket.clone();
+    let rights = Arc::new(api::Rights {
+        own_uid: sys::identity::effective_uid(),
+        admins: manager.spec().api.admins.clone(),
+        readers: manager.spec().api.readers.clone(),
+    });
     let daemonize = args.daemonize;
     let result = runtime.block_on(manager.run(|handle| {
         let listener = api::bind(&socket)
             .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", socket.display())))?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        tokio::spawn(api::serve(listener, handle));
+        tokio::spawn(api::serve(listener, handle, rights));
         if daemonize {
             background::drop_terminal()?;
         }

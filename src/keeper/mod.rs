@@ -1,3 +1,51 @@
 //! HOLDS: the root process. It forks, waits and keeps; it decides nothing.
+//!
+//! One thread, one epoll loop. It never waits on a disk file once it has started, holds no plan in its heap,
+//! and takes from the manager nothing but the requests of [`protocol`]. The pieces: `state` is what is held
+//! and the loop; `launch` and `child` are the two sides of a fork; `exits` is how things end; `tree` and
+//! `base` are the processes of a run; `link` and `manager` are the way to the manager and its life.
+
+#![forbid(unsafe_code)]
 
 pub mod protocol;
+
+mod base;
+mod boot;
+mod child;
+mod end;
+mod envfile;
+mod exec;
+mod exits;
+mod launch;
+mod link;
+mod loader;
+mod manager;
+mod own;
+mod plans;
+mod requests;
+mod run;
+mod state;
+mod step;
+mod tree;
+
+use std::{ffi::OsString, os::fd::OwnedFd};
+
+/// What the keeper is started with.
+#[derive(Debug, Default)]
+pub struct Config {
+    /// Arguments, the program's name included, with which this binary is the loader.
+    pub loader_argv: Vec<OsString>,
+    /// Arguments, the program's name included, with which this binary is the manager.
+    pub manager_argv: Vec<OsString>,
+    /// A pipe of `--daemonize`: gets one byte, `R` when the manager says ready, or else the exit status.
+    pub ready_fd: Option<OwnedFd>,
+}
+
+/// The status to exit with: 0, or 1 (another keepd runs), 64, 70, 77, 78.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitStatus(pub i32);
+
+/// Is the keeper until everything has ended. To be called by a process with one thread, before it starts any.
+pub fn run(config: Config) -> ExitStatus {
+    ExitStatus(boot::run(config))
+}

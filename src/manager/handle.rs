@@ -153,6 +153,7 @@ impl Handle {
         }
         let dir = if stderr { view.log_dir.join("stderr") } else { view.log_dir.clone() };
         let follow = follow.then(|| logstream::subscribe(&self.logs, &Name::new(name)));
+        let lines = u64::try_from(lines).unwrap_or(u64::MAX);
         Ok(logstream::open(dir, lines, follow))
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Link {
 impl Link {
     /// Takes the (non-blocking) socket; must be called within a tokio runtime.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Link> {
-        let socket = AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE)?;
+        let socket = sys::ready::socket(socket, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Link { socket, out: VecDeque::new(), buffer: vec![0; PACKET_MAX] })
     }
 

@@ -12,7 +12,7 @@ const CHUNK: usize = 64 * 1024;
 pub struct LogStream(pub mpsc::Receiver<io::Result<Bytes>>);
 
 /// Opens the log in `dir` from its last `lines` lines on. At most two chunks wait for a slow client.
-pub(super) fn open(dir: PathBuf, lines: usize, follow: Option<watch::Receiver<u64>>) -> LogStream {
+pub(super) fn open(dir: PathBuf, lines: u64, follow: Option<watch::Receiver<u64>>) -> LogStream {
     let (out, chunks) = mpsc::channel(2);
     tokio::spawn(async move {
         if let Err(e) = pump(dir, lines, follow, &out).await {
@@ -25,7 +25,7 @@ pub(super) fn open(dir: PathBuf, lines: usize, follow: Option<watch::Receiver<u6
 
 async fn pump(
     dir: PathBuf,
-    lines: usize,
+    lines: u64,
     mut follow: Option<watch::Receiver<u64>>,
     out: &mpsc::Sender<io::Result<Bytes>>,
 ) -> io::Result<()> {

@@ -36,10 +36,7 @@ use std::{
     pin::Pin,
     sync::Arc,
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
 /// How many calls may wait for the actor before callers wait for a place.
 const ASKS: usize = 256;
@@ -101,7 +98,7 @@ impl Manager {
         let handle =
             Handle::new(asks, publisher.snapshot.subscribe(), publisher.events.clone(), logs.clone());
         let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
-        let timer = AsyncFd::with_interest(sys::timer::Timer::new()?, Interest::READABLE)?;
+        let timer = sys::ready::timer(sys::timer::Timer::new()?)?;
 
         let mut actor = Actor::new(machine, plans, link, logs, publisher);
         for warning in &actor.plans.current().warnings {

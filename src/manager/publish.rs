@@ -36,8 +36,7 @@ impl Publisher {
     pub(super) fn update(&mut self, machine: &Machine, id: ServiceId, logs: &logs::Engine) {
         let v = machine.view(id);
         let spec = v.spec;
-        let captured =
-            spec.launch.stdout == Stdout::Capture || spec.launch.stderr == crate::plan::Stderr::Separate;
+        let captured = spec.launch.stdout == Stdout::Capture || spec.launch.stderr == Stderr::Separate;
         let (pid, run) = (v.pid, v.run);
         let base = wire::Service {
             name: spec.name.to_string(),

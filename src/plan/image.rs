@@ -86,6 +86,11 @@ impl<'a> Image<'a> {
 
     /// The service at this index of [`Plan::services`].
     pub fn service(&self, index: u32) -> Result<ServiceSpec, ImageError> {
+        self.service_as(index)
+    }
+
+    /// The service at this index, as a type that knows only some of its fields.
+    pub fn service_as<T: DeserializeOwned>(&self, index: u32) -> Result<T, ImageError> {
         if index >= self.services {
             return Err(ImageError::Damaged(format!("there is no entry {index}")));
         }

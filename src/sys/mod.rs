@@ -1,9 +1,36 @@
 //! TOUCHES the kernel: the only room with unsafe code, libc and raw system calls. It knows nothing of
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
+pub mod caps;
+pub mod cgroup;
 pub mod clock;
+pub mod fd;
+pub mod file;
 pub mod folder;
+pub mod identity;
+pub mod limits;
+pub mod memory;
+pub mod packet;
 pub mod peer;
+pub mod pidfd;
 pub mod pipe;
+pub mod poll;
 pub mod poller;
+pub mod prctl;
+pub mod process;
+pub mod random;
+pub mod ready;
+pub mod reap;
+pub mod signal;
 pub mod timer;
+pub mod watch;
+
+pub use nix::errno::Errno;
+
+/// What every wrapper of this room returns.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// The kernel's words for an error, as in "No such file or directory".
+pub fn describe(errno: Errno) -> &'static str {
+    errno.desc()
+}

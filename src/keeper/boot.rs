@@ -1,0 +1,185 @@
+//! From nothing to the loop: first plan, folders, lock, cgroup, manager. Whatever fails here is said on
+//! stderr in one sentence and ends it; nothing has been started by then.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    Config,
+    base::Base,
+    loader,
+    plans::Plans,
+    protocol::NoteLevel,
+    state::{Keeper, Start, complain},
+};
+use crate::{
+    notify::Upward,
+    plan::DaemonSpec,
+    sys::{
+        self, Errno, fd,
+        file::{self, Lock},
+        limits, prctl, process, signal,
+    },
+};
+use std::{
+    io::{Read, Seek, Write},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    rc::Rc,
+};
+
+/// Exit statuses of a failed start.
+const ANOTHER: i32 = 1;
+const INTERNAL: i32 = 70;
+const PERMISSION: i32 = 77;
+
+pub(super) fn run(config: Config) -> i32 {
+    // Even where it is closed, no descriptor of ours may land among the standard streams.
+    let _ = fd::ensure_stdio();
+    let Some(proof) = process::SingleThread::check() else {
+        complain("cannot start: the keeper needs /proc, and to be the only thread of its process");
+        return INTERNAL;
+    };
+    signal::reset_all();
+    signal::ignore(signal::SIGPIPE);
+    let mut ready_fd = config.ready_fd;
+    let status = start(proof, config.loader_argv, config.manager_argv, &mut ready_fd);
+    if let Some(parent) = ready_fd {
+        let _ = fd::write(parent.as_fd(), &[u8::try_from(status).unwrap_or(u8::MAX)]);
+    }
+    status
+}
+
+fn start(
+    proof: process::SingleThread,
+    loader_argv: Vec<std::ffi::OsString>,
+    manager_argv: Vec<std::ffi::OsString>,
+    ready_fd: &mut Option<OwnedFd>,
+) -> i32 {
+    let (first, spec) = match loader::load_first(proof, &loader_argv) {
+        Ok(loaded) => loaded,
+        Err(status) => return status,
+    };
+    let mut lock = match folders(&spec) {
+        Ok(lock) => lock,
+        Err((why, status)) => {
+            complain(&format!("cannot start: {why}"));
+            return status;
+        }
+    };
+    let open_files = raise_open_files();
+    let (mut degraded, mut notes) = (Vec::new(), Vec::new());
+    let base = hold(proof, &spec.runtime_dir, &mut degraded, &mut notes);
+    if let Err(e) = prctl::become_subreaper() {
+        degraded.push(format!("orphaned processes of services are not reaped: {}", sys::describe(e)));
+    }
+    prctl::set_name(c"keepd");
+    let start = Start {
+        proof,
+        spec,
+        plans: Plans::new(first),
+        base,
+        degraded,
+        loader_argv,
+        manager_argv,
+        ready_fd: ready_fd.take(),
+        open_files,
+        up: Upward::from_env(),
+    };
+    let mut keeper = match Keeper::new(start) {
+        Ok(keeper) => keeper,
+        Err(e) => {
+            complain(&format!("cannot start: the event loop: {}", sys::describe(e)));
+            return INTERNAL;
+        }
+    };
+    let status = serve(&mut keeper, notes);
+    keeper.leave();
+    // The file stays, because removing it would let two keepds lock two files of one name.
+    let _ = lock.set_len(0).and_then(|()| lock.rewind());
+    *ready_fd = keeper.ready_fd.take();
+    status
+}
+
+fn serve(keeper: &mut Keeper, notes: Vec<String>) -> i32 {
+    if let Err(e) = keeper.start_manager() {
+        complain(&format!("cannot start the manager: {}", sys::describe(e)));
+        return INTERNAL;
+    }
+    for text in notes {
+        keeper.note(NoteLevel::Warn, text);
+    }
+    keeper.keep().unwrap_or_else(|e| {
+        complain(&format!("cannot go on: the event loop: {}", sys::describe(e)));
+        INTERNAL
+    })
+}
+
+/// Makes the folders, and takes the lock before anything is touched that another keepd may be using.
+fn folders(spec: &DaemonSpec) -> Result<Lock, (String, i32)> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |e: Errno| {
+            let status = if matches!(e, Errno::EACCES | Errno::EPERM) { PERMISSION } else { INTERNAL };
+            (format!("the folder {path}: {}", sys::describe(e)), status)
+        }
+    };
+    let runtime = file::ensure_dir(&spec.runtime_dir, 0o755, None).map_err(failed(&spec.runtime_dir))?;
+    let lock = lock(runtime.as_fd(), &spec.runtime_dir)?;
+    for (path, mode) in [(&spec.runtime_dir, 0o755), (&spec.state_dir, 0o750), (&spec.log_dir, 0o750)] {
+        file::ensure_dir(path, mode, spec.manager).map_err(failed(path))?;
+    }
+    Ok(lock)
+}
+
+fn lock(dir: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<Lock, (String, i32)> {
+    let path = path.join("keepd.lock");
+    let failed = |why: String| (format!("the lock {}: {why}", path.display()), INTERNAL);
+    match file::lock_at(dir, "keepd.lock") {
+        Ok(Ok(mut lock)) => {
+            let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", process::pid()));
+            written.map_err(|e| failed(e.to_string()))?;
+            Ok(lock)
+        }
+        Ok(Err(mut file)) => {
+            let mut text = String::new();
+            let _ = Read::by_ref(&mut file).take(32).read_to_string(&mut text);
+            let who = match text.trim() {
+                "" => "another keepd".to_owned(),
+                pid => format!("another keepd (pid {pid})"),
+            };
+            Err((format!("{who} holds the lock {}", path.display()), ANOTHER))
+        }
+        Err(Errno::EPERM) => Err(failed("it is not a plain file of our own".into())),
+        Err(e) => Err(failed(sys::describe(e).into())),
+    }
+}
+
+/// Descriptors grow with the number of services; services get back what keepd was started with.
+fn raise_open_files() -> Option<limits::Pair> {
+    let before = limits::get(limits::OPEN_FILES).ok()?;
+    limits::set(limits::OPEN_FILES, limits::Pair { soft: before.hard, hard: before.hard }).ok()?;
+    Some(before)
+}
+
+/// The cgroup of all runs, cleared; or none, and what that means.
+fn hold(
+    proof: process::SingleThread,
+    runtime_dir: &Path,
+    degraded: &mut Vec<String>,
+    notes: &mut Vec<String>,
+) -> Option<Rc<Base>> {
+    match Base::open(proof, runtime_dir) {
+        Ok(base) => {
+            let base = Rc::new(base);
+            notes.extend(base.clear());
+            Some(base)
+        }
+        Err(why) => {
+            degraded.push(format!(
+                "services are held by process group, session and environment, which a process can leave, \
+                 because {why}"
+            ));
+            None
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The way to the manager: what is still to be sent, and what it asked for. Sending never waits; while too
+//! much is unsent, nothing more is read, so that a manager that does not listen cannot make it grow.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    protocol::{News, NoteLevel, PACKET_MAX, Request, Turn},
+    state::{Keeper, TOKEN_MANAGER},
+};
+use crate::sys::{Errno, clock, packet, pidfd, poll::Interest, process::Child, signal};
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+};
+
+/// Unsent packets beyond those of the runs themselves, at which nothing more is read.
+const UNSENT_MAX: usize = 1024;
+/// When to try again where no event will tell.
+const AGAIN_MS: u64 = 10;
+
+/// The manager and what is under way to and from it.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    pub(super) socket: Option<OwnedFd>,
+    pub(super) child: Option<Child>,
+    out: VecDeque<Packet>,
+    requests: VecDeque<Request>,
+    interest: Option<Interest>,
+    again_at: Option<u64>,
+    buffer: Vec<u8>,
+    pub(super) started_at: u64,
+    /// How many managers there have been.
+    pub(super) managers: u32,
+    /// How it ended, until it is restarted.
+    pub(super) cause: Option<String>,
+    pub(super) delay_ms: u64,
+    pub(super) restart_at: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Packet {
+    bytes: Vec<u8>,
+    fds: Vec<Rc<OwnedFd>>,
+}
+
+impl Link {
+    pub(super) fn connected(&self) -> bool {
+        self.socket.is_some() && self.child.is_some()
+    }
+
+    pub(super) fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.restart_at.into_iter().chain(self.again_at).min()
+    }
+
+    /// Nothing of what is unsent can arrive any more.
+    pub(super) fn forget_unsent(&mut self) {
+        self.out.clear();
+        self.again_at = None;
+    }
+
+    /// The connection is new: watched for nothing yet.
+    pub(super) fn renew(&mut self, socket: OwnedFd, child: Child) {
+        self.socket = Some(socket);
+        self.child = Some(child);
+        self.interest = None;
+        self.forget_unsent();
+        self.requests.clear();
+        self.started_at = clock::boottime_ms();
+        self.managers += 1;
+        self.restart_at = None;
+        self.cause = None;
+    }
+}
+
+impl Keeper {
+    /// Queues news for the manager. Without one it is dropped: the next one is told what is true by then.
+    pub(super) fn tell(&mut self, news: News) {
+        self.tell_with(news, Vec::new());
+    }
+
+    /// As [`Keeper::tell`], with descriptors.
+    pub(super) fn tell_with(&mut self, news: News, fds: Vec<Rc<OwnedFd>>) {
+        if !self.link.connected() {
+            return;
+        }
+        // These types have no map with keys that are not strings, which is all that could fail.
+        let Ok(bytes) = serde_json::to_vec(&news) else { return };
+        self.link.out.push_back(Packet { bytes, fds });
+    }
+
+    /// Sends what there is room for, and says what to be woken for.
+    pub(super) fn flush(&mut self) {
+        self.link.again_at = None;
+        let Some(socket) = self.link.socket.as_ref().map(AsFd::as_fd) else { return };
+        let mut full = false;
+        while let Some(packet) = self.link.out.front() {
+            let fds: Vec<BorrowedFd<'_>> = packet.fds.iter().map(|f| f.as_fd()).collect();
+            match packet::send(socket, &packet.bytes, &fds) {
+                Ok(()) => drop(self.link.out.pop_front()),
+                Err(Errno::EAGAIN) => {
+                    full = true;
+                    break;
+                }
+                Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => {
+                    self.link.again_at = Some(clock::boottime_ms() + AGAIN_MS);
+                    break;
+                }
+                // Too long for one packet: nothing that the next try would change.
+                Err(Errno::EMSGSIZE) => drop(self.link.out.pop_front()),
+                // It is gone; its end is told by SIGCHLD.
+                Err(_) => {
+                    self.link.out.clear();
+                    break;
+                }
+            }
+        }
+        let listen = self.link.out.len() < UNSENT_MAX + 4 * self.runs.len() && self.link.requests.is_empty();
+        let interest = match (listen, full) {
+            (true, true) => Interest::ReadWrite,
+            (true, false) => Interest::Read,
+            (false, true) => Interest::Write,
+            (false, false) => Interest::Hangup,
+        };
+        if self.link.interest != Some(interest) {
+            let done = match self.link.interest {
+                None => self.poll.add(socket, interest, TOKEN_MANAGER),
+                Some(_) => self.poll.modify(socket, interest, TOKEN_MANAGER),
+            };
+            self.link.interest = done.is_ok().then_some(interest);
+        }
+    }
+
+    /// Takes in one packet, if all earlier ones are done.
+    pub(super) fn receive(&mut self) {
+        if self.link.has_requests() {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.link.buffer);
+        buffer.resize(PACKET_MAX, 0);
+        let Some(socket) = &self.link.socket else { return };
+        match packet::receive(socket.as_fd(), &mut buffer) {
+            Ok(Some((len, _no_descriptor_is_wanted))) => self.take_in(&buffer[..len]),
+            Ok(None) => self.closed(),
+            Err(Errno::EAGAIN) => {}
+            Err(Errno::EMSGSIZE) => {
+                self.note(NoteLevel::Error, "ignoring a packet of the manager: it is too long".into());
+            }
+            Err(_) => self.closed(),
+        }
+        self.link.buffer = buffer;
+    }
+
+    /// What cannot be read is ignored, request by request.
+    fn take_in(&mut self, bytes: &[u8]) {
+        if let Ok(Turn(requests)) = serde_json::from_slice(bytes) {
+            return self.link.requests.extend(requests);
+        }
+        let all: Vec<serde_json::Value> = match serde_json::from_slice(bytes) {
+            Ok(all) => all,
+            Err(e) => {
+                return self.note(NoteLevel::Error, format!("ignoring a packet of the manager: {e}"));
+            }
+        };
+        for value in all {
+            match serde_json::from_value(value) {
+                Ok(request) => self.link.requests.push_back(request),
+                Err(e) => self.note(NoteLevel::Error, format!("ignoring a request of the manager: {e}")),
+            }
+        }
+    }
+
+    pub(super) fn next_request(&mut self) -> Option<Request> {
+        self.link.requests.pop_front()
+    }
+
+    /// The manager's end is closed and everything that it sent was read.
+    fn closed(&mut self) {
+        if let Some(socket) = self.link.socket.take() {
+            self.poll.remove(socket.as_fd());
+        }
+        self.link.forget_unsent();
+        match &self.link.child {
+            // It lives and cannot be talked to: of no use any more.
+            Some(child) => drop(pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL)),
+            None => self.manager_lost(),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The manager's life: started, handed everything that is held, and started again whenever it ends. What the
+//! services do meanwhile is kept for the next one.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    own::{self, Own},
+    protocol::{Hello, MANAGER_FD, News, PACKET_MAX, Pipes},
+    run::{End, JobState, Phase},
+    state::{Keeper, complain},
+};
+use crate::{
+    plan::{Job, RunId},
+    sys::{
+        self, clock, packet,
+        reap::{self, Ended},
+        signal,
+    },
+};
+use std::os::fd::AsFd;
+
+/// Room for this many of the longest packets, if the kernel allows it.
+const ROOM: usize = 32 * PACKET_MAX;
+/// The first failure is answered at once, the next after so long, and so on, doubling.
+const DELAY_MS: u64 = 100;
+const DELAY_MAX_MS: u64 = 5_000;
+/// A life this long forgets earlier failures.
+const LONG_LIFE_MS: u64 = 60_000;
+
+impl Keeper {
+    /// Starts a manager and hands over.
+    pub(super) fn start_manager(&mut self) -> sys::Result<()> {
+        let (ours, theirs) = packet::pair(ROOM)?;
+        let own = Own {
+            argv: &self.manager_argv,
+            fd: theirs.as_fd(),
+            number: MANAGER_FD,
+            env: None,
+            manager: Some(self.spec.manager),
+        };
+        let child = own::start(self.proof, &own)?;
+        self.pids.insert(child.pid, super::state::Owner::Manager);
+        let before = self.link.managers;
+        self.link.renew(ours, child);
+        self.hand_over(before);
+        Ok(())
+    }
+
+    fn hand_over(&mut self, managers_before: u32) {
+        self.tell(News::Hello(Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: sys::process::pid(),
+            generation: self.plans.current,
+            last_run: self.last_run,
+            managers_before,
+            shutdown: self.shutdown.map(|s| s.force),
+            cgroup: self.base.as_ref().map(|b| b.path.display().to_string()),
+            degraded: self.degraded.clone(),
+        }));
+        let plans: Vec<_> = self.plans.iter().map(|(g, held)| (g, held.fd.clone())).collect();
+        for (generation, fd) in plans {
+            self.tell_with(News::Plan { generation }, vec![fd]);
+        }
+        let kept: Vec<_> = self.remembered.iter().map(|(s, t)| (s.clone(), t.clone())).collect();
+        for (service, state) in kept {
+            self.tell(News::Remembered { service, state });
+        }
+        let runs: Vec<RunId> = self.runs.keys().copied().collect();
+        for run in runs {
+            self.hand_over_run(run);
+        }
+        self.tell(News::HelloEnd);
+    }
+
+    /// The run, then the facts about it that are still true.
+    fn hand_over_run(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.pipes_given = true;
+        let (service, generation, entry) = (run.service.clone(), run.generation, run.entry);
+        let intro = News::Run { run: id, service, generation, entry, pipes: run.pipes() };
+        let pid = run.pid as u32;
+        let started = |at_ms| News::Started { run: id, pid, pipes: Pipes::default(), at_ms };
+        let mut facts = Vec::new();
+        match &run.phase {
+            Phase::Launching { .. } | Phase::Failed { .. } => {}
+            Phase::Running { at_ms } => facts.push(started(*at_ms)),
+            Phase::Ended(End { started_ms, exit, leftovers, at_ms, usage, empty }) => {
+                facts.push(started(*started_ms));
+                let (exit, leftovers, at_ms, usage) = (*exit, *leftovers, *at_ms, *usage);
+                facts.push(News::Exited { run: id, exit, leftovers, at_ms, usage });
+                if leftovers && *empty {
+                    facts.push(News::Emptied { run: id });
+                }
+            }
+        }
+        for (job, state) in [(Job::Stop, &run.stop_job), (Job::Reload, &run.reload_job)] {
+            if let JobState::Ended { why } = state {
+                facts.push(News::JobEnded { run: id, job, why: why.clone() });
+            }
+        }
+        let fds = run.pipe_fds();
+        self.tell_with(intro, fds);
+        for fact in facts {
+            self.tell(fact);
+        }
+    }
+
+    /// The manager's process has ended; what it sent before may still be unread.
+    pub(super) fn manager_ended(&mut self) {
+        let Some(child) = self.link.child.take() else { return };
+        let cause = match reap::reap(child.pidfd.as_fd()) {
+            Ok(Some((Ended::Code(status), _))) => format!("exited with status {status}"),
+            Ok(Some((Ended::Signal { signal, .. }, _))) => format!("was killed by {}", signal::name(signal)),
+            Ok(None) | Err(_) => "ended".into(),
+        };
+        self.link.cause = Some(cause);
+        // So that reading goes on to the end.
+        self.link.forget_unsent();
+        if self.link.socket.is_none() {
+            self.manager_lost();
+        }
+    }
+
+    /// The manager has ended and everything that it sent is done: say so and plan the next one.
+    pub(super) fn manager_lost(&mut self) {
+        let now = clock::boottime_ms();
+        if now.saturating_sub(self.link.started_at) >= LONG_LIFE_MS {
+            self.link.delay_ms = 0;
+        }
+        let delay = self.link.delay_ms;
+        self.link.delay_ms = (delay * 2).clamp(DELAY_MS, DELAY_MAX_MS);
+        self.link.restart_at = Some(now + delay);
+        let when = if delay == 0 { "at once".into() } else { format!("in {delay} ms") };
+        let cause = self.link.cause.take().unwrap_or_else(|| "ended".into());
+        complain(&format!("the manager {cause}; services go on, it is started again {when}"));
+    }
+
+    /// Starts the next manager when its time has come.
+    pub(super) fn restart_manager(&mut self, now: u64) {
+        if self.link.restart_at.is_none_or(|at| now < at) {
+            return;
+        }
+        if let Err(e) = self.start_manager() {
+            let delay = self.link.delay_ms.clamp(DELAY_MS, DELAY_MAX_MS);
+            self.link.delay_ms = (delay * 2).min(DELAY_MAX_MS);
+            self.link.restart_at = Some(now + delay);
+            let why = sys::describe(e);
+            complain(&format!("cannot start the manager: {why}; trying again in {delay} ms"));
+        }
+    }
+}

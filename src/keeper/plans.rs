@@ -1,0 +1,114 @@
+//! The plans that are held: each a sealed memfd that nobody can change, mapped once. The keeper reads of an
+//! entry only what it needs to make pipes; the rest is read by the child that becomes the service.
+
+#![forbid(unsafe_code)]
+
+use crate::{
+    plan::{DaemonSpec, Generation, Name, Stderr, Stdout, image::Image},
+    sys::{self, memory::Mapping},
+};
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+};
+
+/// The plans by generation.
+#[derive(Debug)]
+pub(super) struct Plans {
+    held: BTreeMap<Generation, Held>,
+    /// The one that a new manager is told to run.
+    pub(super) current: Generation,
+    last: Generation,
+}
+
+/// One plan.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) fd: Rc<OwnedFd>,
+    pub(super) image: Mapping,
+    /// No longer launched from: goes with its last run.
+    dropped: bool,
+}
+
+/// What the keeper itself reads of an entry.
+#[derive(Debug, Deserialize)]
+pub(super) struct Outline {
+    pub(super) name: Name,
+    pub(super) launch: Routing,
+}
+
+/// Where a service's output goes.
+#[derive(Debug, Deserialize)]
+pub(super) struct Routing {
+    pub(super) stdout: Stdout,
+    pub(super) stderr: Stderr,
+}
+
+impl Held {
+    /// Takes what a loader left behind; the error is a clause for people.
+    pub(super) fn accept(fd: OwnedFd) -> Result<(Held, DaemonSpec), String> {
+        let image = Mapping::new(fd.as_fd())
+            .map_err(|e| format!("the loader's plan is not sealed: {}", sys::describe(e)))?;
+        let spec = Image::new(&image).and_then(|i| i.daemon()).map_err(|e| e.to_string())?;
+        Ok((Held { fd: Rc::new(fd), image, dropped: false }, spec))
+    }
+
+    /// The outline of an entry; the error is a clause for people.
+    pub(super) fn outline(&self, entry: u32) -> Result<Outline, String> {
+        Image::new(&self.image).and_then(|i| i.service_as(entry)).map_err(|e| e.to_string())
+    }
+}
+
+impl Plans {
+    /// Holds the first plan, generation 1.
+    pub(super) fn new(first: Held) -> Plans {
+        let one = Generation(1);
+        Plans { held: BTreeMap::from([(one, first)]), current: one, last: one }
+    }
+
+    /// Holds one more.
+    pub(super) fn add(&mut self, plan: Held) -> Generation {
+        self.last = Generation(self.last.0 + 1);
+        self.held.insert(self.last, plan);
+        self.last
+    }
+
+    pub(super) fn get(&self, generation: Generation) -> Option<&Held> {
+        self.held.get(&generation)
+    }
+
+    /// All of them, the oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Generation, &Held)> {
+        self.held.iter().map(|(g, h)| (*g, h))
+    }
+
+    /// The plan that a new manager is told to run, from now on; false if it is not held.
+    pub(super) fn adopt(&mut self, generation: Generation) -> bool {
+        let held = self.held.get_mut(&generation);
+        if let Some(h) = held {
+            h.dropped = false;
+            self.current = generation;
+            return true;
+        }
+        false
+    }
+
+    /// Nothing more is launched from it; false if it is not held or is the current one.
+    pub(super) fn drop_plan(&mut self, generation: Generation) -> bool {
+        match self.held.get_mut(&generation) {
+            Some(h) if generation != self.current => {
+                h.dropped = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Lets go of dropped plans that no run refers to any more.
+    pub(super) fn sweep(&mut self, in_use: impl Fn(Generation) -> bool) {
+        let current = self.current;
+        self.held.retain(|g, h| !h.dropped || *g == current || in_use(*g));
+    }
+}

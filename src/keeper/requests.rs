@@ -1,0 +1,186 @@
+//! What the manager asks for, done one by one. It is not trusted: a request that makes no sense is said and
+//! ignored, and none can name a process, a path or a program; only runs, and entries of plans.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    child::Role,
+    protocol::{News, NoteLevel, Request, Up},
+    run::{JobState, Phase},
+    state::{Keeper, Owner},
+};
+use crate::{
+    plan::{Job, Name, RunId},
+    sys::{self, Errno, fd, pidfd, signal},
+};
+use std::os::fd::AsFd;
+
+/// Most that is remembered of all services together, in bytes.
+const REMEMBERED_MAX: usize = 64 << 20;
+
+impl Keeper {
+    pub(super) fn perform(&mut self, request: Request) {
+        match request {
+            Request::Launch { run, service, generation, entry } => {
+                self.launch(run, service, generation, entry);
+            }
+            Request::RunJob { run, job } => self.run_job(run, job),
+            Request::Signal { run, signal } => self.signal(run, signal),
+            Request::SignalTree { run, signal } => self.signal_tree(run, signal),
+            Request::KillTree { run } => self.kill_tree(run),
+            Request::Release { run } => self.release(run),
+            Request::Remember { service, state } => self.remember(service, state),
+            Request::Forget { service } => self.forget(&service),
+            Request::Load => self.load(),
+            Request::DropPlan { generation } => {
+                if self.plans.drop_plan(generation) {
+                    let runs = &self.runs;
+                    self.plans.sweep(|g| runs.values().any(|r| r.generation == g));
+                } else {
+                    let text =
+                        format!("ignoring the drop of plan {}: it is in force or not held", generation.0);
+                    self.note(NoteLevel::Error, text);
+                }
+            }
+            Request::AdoptPlan { generation } => self.adopt(generation),
+            Request::Notify(up) => self.notify(&up),
+            Request::Pong => self.up.pong(),
+            Request::Exit { status } => self.exit = Some(status),
+        }
+    }
+
+    fn adopt(&mut self, generation: crate::plan::Generation) {
+        if !self.plans.adopt(generation) {
+            let text = format!("ignoring the adoption of plan {}: it is not held", generation.0);
+            self.note(NoteLevel::Error, text);
+        }
+    }
+
+    fn notify(&mut self, up: &Up) {
+        match up {
+            Up::Ready => {
+                self.up.ready();
+                if let Some(parent) = self.ready_fd.take() {
+                    // A parent that does not wait any more is none of our business.
+                    let _ = fd::write(parent.as_fd(), b"R");
+                }
+            }
+            Up::Reloading => self.up.reloading(),
+            Up::Status(text) => self.up.status(text),
+            Up::Stopping => self.up.stopping(),
+            Up::Extend(ms) => self.up.extend(*ms),
+        }
+    }
+
+    fn remember(&mut self, service: Name, state: String) {
+        self.forget(&service);
+        let size = service.as_str().len() + state.len();
+        if self.remembered_size + size > REMEMBERED_MAX {
+            return self.note(NoteLevel::Error, format!("cannot remember the state of {service}: too much"));
+        }
+        self.remembered_size += size;
+        self.remembered.insert(service, state);
+    }
+
+    fn forget(&mut self, service: &Name) {
+        if let Some(state) = self.remembered.remove(service) {
+            self.remembered_size -= service.as_str().len() + state.len();
+        }
+    }
+
+    fn good_signal(&mut self, id: RunId, signal: i32) -> bool {
+        let good = (1..=signal::MAX).contains(&signal);
+        if !good {
+            self.note(NoteLevel::Error, format!("ignoring signal {signal} for run {id}: there is none"));
+        }
+        good
+    }
+
+    /// Signals the main process. One that has ended meanwhile is told by its `Exited`.
+    fn signal(&mut self, id: RunId, signal: i32) {
+        if !self.good_signal(id, signal) {
+            return;
+        }
+        let Some(run) = self.runs.get(&id) else { return };
+        let Some(pidfd) = run.pidfd.as_ref().map(AsFd::as_fd) else { return };
+        let sent = pidfd::send_signal(pidfd, signal);
+        if wakes(signal) {
+            // A stopped process does not see it until it goes on.
+            let _ = pidfd::send_signal(pidfd, signal::SIGCONT);
+        }
+        match sent {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(e) => {
+                let what = format!("cannot send {} to {} (run {id})", signal::name(signal), run.service);
+                self.warn(&what, e);
+            }
+        }
+    }
+
+    fn signal_tree(&mut self, id: RunId, signal: i32) {
+        if !self.good_signal(id, signal) {
+            return;
+        }
+        let Some(run) = self.runs.get(&id).filter(|r| !r.over()) else { return };
+        let sent = run.tree.signal(signal, run.reaped());
+        if wakes(signal) {
+            let _ = run.tree.signal(signal::SIGCONT, run.reaped());
+        }
+        if let Err(e) = sent {
+            let name = signal::name(signal);
+            let what = format!("cannot send {name} to every process of {} (run {id})", run.service);
+            self.warn(&what, e);
+        }
+    }
+
+    fn run_job(&mut self, id: RunId, job: Job) {
+        let command = super::exits::name(job);
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if matches!(run.job(job), JobState::Running { .. }) {
+            let text = format!("ignoring a second {command} of {}: one is running", run.service);
+            return self.note(NoteLevel::Error, text);
+        }
+        let why = match self.fork_job(id, job) {
+            Ok(()) => return,
+            Err(why) => why,
+        };
+        if let Some(run) = self.runs.get_mut(&id) {
+            *run.job(job) = JobState::Ended { why: why.clone() };
+        }
+        self.tell(News::JobEnded { run: id, job, why });
+    }
+
+    fn fork_job(&mut self, id: RunId, job: Job) -> Result<(), String> {
+        let Some(run) = self.runs.get(&id).filter(|r| matches!(r.phase, Phase::Running { .. })) else {
+            return Err("the main process is not running".into());
+        };
+        let role = Role::Job { job, main: run.pid };
+        let pipes = [run.stdout.as_deref(), run.stderr.as_deref()];
+        let (child, status) = self
+            .give_birth(run.generation, run.entry, role, &run.invocation, &run.tree, pipes)
+            .map_err(|failure| failure.sentence())?;
+        let owner = Owner::Job(id, job);
+        self.pids.insert(child.pid, owner);
+        if let Some(run) = self.runs.get_mut(&id) {
+            *run.job(job) = JobState::Running { pidfd: child.pidfd, status };
+        }
+        Ok(())
+    }
+
+    /// Closes what belongs to a manager that is about to go, and waits for it a little.
+    pub(super) fn dismiss_manager(&mut self, ms: u64) {
+        let Some(child) = self.link.child.take() else { return };
+        self.link.socket = None;
+        let pidfd = child.pidfd.as_fd();
+        if !matches!(pidfd::wait_end(pidfd, ms), Ok(true)) {
+            let _ = pidfd::send_signal(pidfd, signal::SIGKILL);
+            let _ = pidfd::wait_end(pidfd, ms);
+        }
+        let _: sys::Result<_> = sys::reap::reap(pidfd);
+    }
+}
+
+/// Signals that ask a process to end: a stopped one must go on to see them.
+fn wakes(signal: i32) -> bool {
+    matches!(signal, signal::SIGTERM | signal::SIGINT | signal::SIGQUIT)
+}

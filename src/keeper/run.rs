@@ -1,0 +1,107 @@
+//! What is held of a run: its process, its pipes, its tree, and the facts that a new manager must hear.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    protocol::{Pipes, Usage},
+    tree::Tree,
+};
+use crate::{
+    plan::{Exit, Generation, Job, Name},
+    sys::watch::Watch,
+};
+use std::{os::fd::OwnedFd, rc::Rc};
+
+/// One run, from the fork to its release.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) service: Name,
+    pub(super) generation: Generation,
+    pub(super) entry: u32,
+    pub(super) pid: i32,
+    /// Closed once the process is reaped.
+    pub(super) pidfd: Option<OwnedFd>,
+    /// Read ends; shared with packets that are under way.
+    pub(super) stdout: Option<Rc<OwnedFd>>,
+    pub(super) stderr: Option<Rc<OwnedFd>>,
+    /// The present manager has been given the pipes.
+    pub(super) pipes_given: bool,
+    /// INVOCATION_ID.
+    pub(super) invocation: String,
+    pub(super) tree: Tree,
+    pub(super) phase: Phase,
+    /// SIGKILL until nothing is left.
+    pub(super) killing: bool,
+    /// Tells when the tree becomes empty.
+    pub(super) watch: Option<Watch>,
+    pub(super) stop_job: JobState,
+    pub(super) reload_job: JobState,
+}
+
+/// How far a run has come.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Forked; the status pipe has not told yet.
+    Launching { status: OwnedFd },
+    /// The child has reported that it cannot, and is about to end.
+    Failed { why: String, transient: bool },
+    /// Exec'ed.
+    Running { at_ms: u64 },
+    /// The main process was reaped.
+    Ended(End),
+}
+
+/// How the main process ended, and whether anything outlived it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    /// When it was exec'ed.
+    pub(super) started_ms: u64,
+    pub(super) exit: Exit,
+    pub(super) leftovers: bool,
+    pub(super) at_ms: u64,
+    pub(super) usage: Usage,
+    /// Nothing is alive any more.
+    pub(super) empty: bool,
+}
+
+/// A stop or reload command of a run.
+#[derive(Debug, Default)]
+pub(super) enum JobState {
+    #[default]
+    None,
+    Running {
+        pidfd: OwnedFd,
+        /// Read once it has ended.
+        status: OwnedFd,
+    },
+    /// The last one ended so; kept for a manager that may not have heard it.
+    Ended { why: String },
+}
+
+impl Run {
+    pub(super) fn pipes(&self) -> Pipes {
+        Pipes { stdout: self.stdout.is_some(), stderr: self.stderr.is_some() }
+    }
+
+    /// The descriptors that [`Run::pipes`] announces, in order.
+    pub(super) fn pipe_fds(&self) -> Vec<Rc<OwnedFd>> {
+        self.stdout.iter().chain(&self.stderr).cloned().collect()
+    }
+
+    /// The main process has been reaped.
+    pub(super) fn reaped(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// The main process has been reaped and nothing else is alive.
+    pub(super) fn over(&self) -> bool {
+        matches!(self.phase, Phase::Ended(End { empty: true, .. }))
+    }
+
+    pub(super) fn job(&mut self, job: Job) -> &mut JobState {
+        match job {
+            Job::Stop => &mut self.stop_job,
+            Job::Reload => &mut self.reload_job,
+        }
+    }
+}

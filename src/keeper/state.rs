@@ -1,0 +1,254 @@
+//! Everything the keeper holds, and its loop. One turn: wait, take in what the kernel has to say, do at most
+//! a few of the manager's requests, send what there is room for. Nothing in a turn waits but the first step.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    base::Base,
+    link::Link,
+    loader::Loading,
+    plans::Plans,
+    protocol::{News, NoteLevel},
+    run::Run,
+};
+use crate::{
+    notify::Upward,
+    plan::{DaemonSpec, Job, Name, RunId},
+    sys::{
+        self, Errno, clock, limits,
+        poll::{Interest, Poll, Ready},
+        process::SingleThread,
+        signal::{self, Inbox},
+        watch::{Watch, Watches},
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::OsString,
+    io::Write,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+};
+
+/// Most requests that are done before the kernel is listened to again.
+const REQUESTS_PER_TURN: usize = 32;
+/// Descriptors reported per wait.
+const BATCH: usize = 256;
+
+/// Which descriptor became ready. Status pipes have numbers of their own from `STATUS` on.
+pub(super) const TOKEN_SIGNAL: u64 = 1;
+pub(super) const TOKEN_MANAGER: u64 = 2;
+pub(super) const TOKEN_WATCH: u64 = 3;
+pub(super) const TOKEN_STATUS: u64 = 16;
+
+/// Whose pid it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Main(RunId),
+    Job(RunId, Job),
+    Manager,
+    Loader,
+}
+
+/// An orderly stop was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shutdown {
+    pub(super) force: bool,
+    /// When the keeper's patience ends, in ms of boot time.
+    pub(super) deadline: u64,
+}
+
+/// The keeper.
+pub(super) struct Keeper {
+    pub(super) proof: SingleThread,
+    pub(super) spec: DaemonSpec,
+    pub(super) loader_argv: Vec<OsString>,
+    pub(super) manager_argv: Vec<OsString>,
+    /// The waiting parent of `--daemonize`.
+    pub(super) ready_fd: Option<OwnedFd>,
+    /// The limit of open files that keepd was started with: services get it back.
+    pub(super) open_files: Option<limits::Pair>,
+    pub(super) poll: Poll,
+    inbox: Inbox,
+    pub(super) watches: Watches,
+    pub(super) watched: HashMap<Watch, RunId>,
+    pub(super) base: Option<Rc<Base>>,
+    pub(super) degraded: Vec<String>,
+    pub(super) plans: Plans,
+    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) last_run: RunId,
+    pub(super) pids: HashMap<i32, Owner>,
+    /// Runs that are looked at on a timer: they are being killed, or nothing else tells when they are empty.
+    pub(super) restless: BTreeSet<RunId>,
+    pub(super) look_at: u64,
+    pub(super) remembered: BTreeMap<Name, String>,
+    /// Bytes of those.
+    pub(super) remembered_size: usize,
+    pub(super) link: Link,
+    pub(super) loading: Option<Loading>,
+    pub(super) up: Upward,
+    pub(super) shutdown: Option<Shutdown>,
+    /// The status to exit with.
+    pub(super) exit: Option<i32>,
+}
+
+/// What the start found out.
+pub(super) struct Start {
+    pub(super) proof: SingleThread,
+    pub(super) spec: DaemonSpec,
+    pub(super) plans: Plans,
+    pub(super) base: Option<Rc<Base>>,
+    pub(super) degraded: Vec<String>,
+    pub(super) loader_argv: Vec<OsString>,
+    pub(super) manager_argv: Vec<OsString>,
+    pub(super) ready_fd: Option<OwnedFd>,
+    pub(super) open_files: Option<limits::Pair>,
+    pub(super) up: Upward,
+}
+
+impl Keeper {
+    pub(super) fn new(start: Start) -> sys::Result<Keeper> {
+        use signal::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+        let keeper = Keeper {
+            proof: start.proof,
+            spec: start.spec,
+            loader_argv: start.loader_argv,
+            manager_argv: start.manager_argv,
+            ready_fd: start.ready_fd,
+            open_files: start.open_files,
+            poll: Poll::new(BATCH)?,
+            inbox: Inbox::new(&[SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
+            watches: Watches::new()?,
+            watched: HashMap::new(),
+            base: start.base,
+            degraded: start.degraded,
+            plans: start.plans,
+            runs: BTreeMap::new(),
+            last_run: RunId(0),
+            pids: HashMap::new(),
+            restless: BTreeSet::new(),
+            look_at: 0,
+            remembered: BTreeMap::new(),
+            remembered_size: 0,
+            link: Link::default(),
+            loading: None,
+            up: start.up,
+            shutdown: None,
+            exit: None,
+        };
+        keeper.poll.add(keeper.inbox.as_fd(), Interest::Read, TOKEN_SIGNAL)?;
+        keeper.poll.add(keeper.watches.as_fd(), Interest::Read, TOKEN_WATCH)?;
+        Ok(keeper)
+    }
+
+    /// Turns until the manager says `Exit` or patience ends; the status to exit with.
+    pub(super) fn keep(&mut self) -> sys::Result<i32> {
+        // A child may have ended before its SIGCHLD was listened for.
+        self.reap();
+        loop {
+            self.turn()?;
+            if let Some(status) = self.exit {
+                return Ok(status);
+            }
+        }
+    }
+
+    fn turn(&mut self) -> sys::Result<()> {
+        let now = clock::boottime_ms();
+        let timeout = if self.link.has_requests() {
+            Some(0)
+        } else {
+            // One more, because the kernel's clock may lag behind by a fraction of a millisecond.
+            self.next_deadline().map(|at| at.saturating_sub(now) + u64::from(at > now))
+        };
+        let ready = self.poll.wait(timeout)?;
+        // Before signals: a status pipe tells how the child's end is to be understood.
+        for r in ready.iter().filter(|r| r.token >= TOKEN_STATUS) {
+            self.read_status(r.token);
+        }
+        for r in &ready {
+            self.attend(*r);
+        }
+        self.on_time(clock::boottime_ms());
+        for _ in 0..REQUESTS_PER_TURN {
+            // What was asked for after `Exit` is void.
+            let Some(request) = self.next_request().filter(|_| self.exit.is_none()) else { break };
+            self.perform(request);
+        }
+        self.flush();
+        Ok(())
+    }
+
+    fn attend(&mut self, ready: Ready) {
+        match ready.token {
+            TOKEN_SIGNAL => {
+                while let Some(signal) = self.inbox.next() {
+                    self.on_signal(signal);
+                }
+            }
+            TOKEN_WATCH => self.on_watch(),
+            TOKEN_MANAGER if ready.readable || ready.hangup => self.receive(),
+            _ => {}
+        }
+    }
+
+    fn on_signal(&mut self, signal: i32) {
+        match signal {
+            signal::SIGCHLD => self.reap(),
+            signal::SIGTERM | signal::SIGINT => self.on_stop_signal(),
+            signal::SIGHUP => self.tell(News::Apply),
+            signal::SIGUSR1 => self.tell(News::Reopen),
+            _ => {}
+        }
+    }
+
+    /// The earliest time at which something is to be done, in ms of boot time.
+    fn next_deadline(&self) -> Option<u64> {
+        let look = (!self.restless.is_empty()).then_some(self.look_at);
+        let patience = self.shutdown.map(|s| s.deadline);
+        [
+            look,
+            patience,
+            self.link.deadline(),
+            self.loading.as_ref().map(Loading::deadline),
+            self.up.ping_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn on_time(&mut self, now: u64) {
+        if !self.restless.is_empty() && now >= self.look_at {
+            self.look(now);
+        }
+        if self.up.ping_due(now) {
+            self.tell(News::Ping);
+        }
+        self.expire_loader(now);
+        self.restart_manager(now);
+        if self.shutdown.is_some_and(|s| now >= s.deadline) {
+            self.note(NoteLevel::Error, "the orderly stop takes too long: killing what is left".into());
+            self.give_up();
+        }
+    }
+
+    /// Says something to people: through the manager's log, or on stderr while there is none.
+    pub(super) fn note(&mut self, level: NoteLevel, text: String) {
+        if self.link.connected() {
+            self.tell(News::Note { level, text });
+        } else {
+            complain(&text);
+        }
+    }
+
+    /// As [`Keeper::note`], for a failed system call.
+    pub(super) fn warn(&mut self, what: &str, e: Errno) {
+        self.note(NoteLevel::Warn, format!("{what}: {}", sys::describe(e)));
+    }
+}
+
+/// A line on stderr. That nobody reads it is no reason to end.
+pub(super) fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "keepd: {text}");
+}

@@ -1,0 +1,63 @@
+//! Whom this process is: set once, in one direction, and read back.
+//!
+//! The raw system calls, because the C library's versions would wait for other threads to follow; this is
+//! for a forked child, which has none.
+
+use super::{Errno, Result};
+
+/// Real, effective and saved id.
+pub type Three = (u32, u32, u32);
+
+/// Our effective user id.
+pub fn effective_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Our effective group id.
+pub fn effective_gid() -> u32 {
+    nix::unistd::getegid().as_raw()
+}
+
+/// Replaces the supplementary groups.
+pub fn set_groups(groups: &[u32]) -> Result<()> {
+    // SAFETY: the array is valid for the count given; gid_t is u32 on Linux.
+    let r = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    Errno::result(r).map(drop)
+}
+
+/// Sets the real, effective and saved group id. `u32::MAX`, which would mean "as it is", gives EINVAL.
+pub fn set_gid(gid: u32) -> Result<()> {
+    if gid == u32::MAX {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: setresgid takes three numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// Sets the real, effective and saved user id. `u32::MAX`, which would mean "as it is", gives EINVAL.
+pub fn set_uid(uid: u32) -> Result<()> {
+    if uid == u32::MAX {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: setresuid takes three numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Our user ids.
+pub fn uids() -> Result<Three> {
+    let ids = nix::unistd::getresuid()?;
+    Ok((ids.real.as_raw(), ids.effective.as_raw(), ids.saved.as_raw()))
+}
+
+/// Our group ids.
+pub fn gids() -> Result<Three> {
+    let ids = nix::unistd::getresgid()?;
+    Ok((ids.real.as_raw(), ids.effective.as_raw(), ids.saved.as_raw()))
+}
+
+/// Our supplementary groups, sorted.
+pub fn groups() -> Result<Vec<u32>> {
+    let mut groups: Vec<u32> = nix::unistd::getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    groups.sort_unstable();
+    Ok(groups)
+}

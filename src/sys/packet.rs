@@ -1,0 +1,78 @@
+//! Packets with descriptors over a connected SOCK_SEQPACKET socket. Nothing here ever waits.
+
+use super::{Errno, Result};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    setsockopt, socketpair, sockopt,
+};
+use std::{
+    io::{IoSlice, IoSliceMut},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+/// Most descriptors that come with one packet.
+pub const FDS_MAX: usize = 4;
+
+/// A connected pair, non-blocking, close-on-exec, each end with room for `bytes` if the kernel allows it.
+pub fn pair(bytes: usize) -> Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    for end in [&a, &b] {
+        // Past the host's ceiling only with CAP_NET_ADMIN; what is granted is enough in either case.
+        if setsockopt(end, sockopt::SndBufForce, &bytes).is_err() {
+            let _ = setsockopt(end, sockopt::SndBuf, &bytes);
+        }
+        if setsockopt(end, sockopt::RcvBufForce, &bytes).is_err() {
+            let _ = setsockopt(end, sockopt::RcvBuf, &bytes);
+        }
+    }
+    Ok((a, b))
+}
+
+/// Sends one packet whole. EAGAIN: no room now. ETOOMANYREFS: too many descriptors under way, as EAGAIN but
+/// no event tells when there are fewer.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
+            Err(Errno::EINTR) => {}
+            done => return done.map(drop),
+        }
+    }
+}
+
+/// Receives one packet into `buf`: its length and the descriptors that came with it, which are
+/// close-on-exec. `Ok(None)`: the other end is closed. EMSGSIZE: it was larger than `buf`, and is gone.
+pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Option<(usize, Vec<OwnedFd>)>> {
+    let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
+    let mut fds = Vec::new();
+    let (len, cut) = loop {
+        let mut parts = [IoSliceMut::new(buf)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+            Ok(message) => {
+                for c in message.cmsgs()? {
+                    if let ControlMessageOwned::ScmRights(list) = c {
+                        // SAFETY: the kernel has just installed these descriptors for us.
+                        fds.extend(list.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                    }
+                }
+                break (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
+            }
+        }
+    };
+    if cut {
+        return Err(Errno::EMSGSIZE);
+    }
+    Ok((len > 0).then_some((len, fds)))
+}
+
+/// No more packets will be sent from here.
+pub fn finish(socket: &OwnedFd) {
+    let _ = nix::sys::socket::shutdown(socket.as_fd().as_raw_fd(), nix::sys::socket::Shutdown::Write);
+}

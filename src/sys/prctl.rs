@@ -1,0 +1,22 @@
+//! Attributes of our own process.
+
+use super::Result;
+use nix::sys::prctl;
+use std::ffi::CStr;
+
+/// Orphans among our descendants become our children.
+pub fn become_subreaper() -> Result<()> {
+    prctl::set_child_subreaper(true)
+}
+
+/// No exec from here on gives more rights than we have; EPERM if the kernel does not confirm it.
+pub fn no_new_privileges() -> Result<()> {
+    prctl::set_no_new_privs()?;
+    if prctl::get_no_new_privs()? { Ok(()) } else { Err(nix::errno::Errno::EPERM) }
+}
+
+/// The name that `ps` and `top` show; at most 15 bytes of it.
+pub fn set_name(name: &CStr) {
+    // Only a matter of display.
+    let _ = prctl::set_name(name);
+}

@@ -1,0 +1,129 @@
+//! Starting processes: fork by clone3, born in a cgroup and with a pidfd, and exec.
+//!
+//! A forked child of a single-threaded process may do anything that its parent could, allocation included;
+//! [`SingleThread`] is the proof that the parent is one.
+
+use super::{Errno, Result};
+use std::{
+    convert::Infallible,
+    ffi::{CStr, CString},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// Proof that this process had one thread when it was checked; whoever holds it starts none.
+#[derive(Debug, Clone, Copy)]
+pub struct SingleThread(());
+
+impl SingleThread {
+    /// Looks at /proc; `None` where there are other threads, or /proc is not there to tell.
+    pub fn check() -> Option<SingleThread> {
+        let tasks = std::fs::read_dir("/proc/self/task").ok()?.count();
+        (tasks == 1).then_some(SingleThread(()))
+    }
+}
+
+/// A forked child. It is no longer ours to signal by number once it is reaped; by `pidfd` always.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
+/// `struct clone_args` as of Linux 5.7, which is what CLONE_INTO_CGROUP needs.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks; the child runs `child` and ends with the status it returns, without running any destructor or
+/// exit handler of the parent's. With `cgroup` the child is born in that folder. Where the kernel has no
+/// clone3 (or a filter hides it), a child without `cgroup` is forked in the old way; with `cgroup` the error
+/// is returned, so that the caller can let the child join by itself.
+pub fn spawn(
+    _proof: SingleThread,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> Result<Child> {
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: CLONE_PIDFD,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(fd) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` is a valid clone_args of the size given and `pidfd` outlives the call. Neither CLONE_VM
+    // nor a stack is given, so the child runs on a copy of this stack, as after fork(2); the process has one
+    // thread (`_proof`), so no lock is held by a thread that the child does not have.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match Errno::result(pid) {
+        Ok(0) => run_child(child),
+        Ok(pid) => {
+            // SAFETY: the kernel stored a new descriptor there, which nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid: pid as i32, pidfd })
+        }
+        Err(Errno::ENOSYS | Errno::EPERM) if cgroup.is_none() => spawn_old(child),
+        Err(e) => Err(e),
+    }
+}
+
+fn spawn_old(child: impl FnOnce() -> i32) -> Result<Child> {
+    // SAFETY: one thread only, as in `spawn`.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        run_child(child);
+    }
+    // The child is ours and not reaped: its number cannot have been given to another process.
+    Ok(Child { pid, pidfd: super::pidfd::open(pid)? })
+}
+
+fn run_child(child: impl FnOnce() -> i32) -> ! {
+    // Unwinding must not run into the parent's frames.
+    let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or(70);
+    // SAFETY: _exit takes no pointer and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Replaces this process by `program`. Returns only with the reason why not.
+pub fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> Result<Infallible> {
+    let argv: Vec<*const libc::c_char> = argv.iter().map(|a| a.as_ptr()).chain([std::ptr::null()]).collect();
+    let env: Vec<*const libc::c_char> = env.iter().map(|e| e.as_ptr()).chain([std::ptr::null()]).collect();
+    // SAFETY: both arrays end in null and point to strings that outlive the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    Err(Errno::last())
+}
+
+/// Makes this process the leader of a new session, without a terminal.
+pub fn setsid() -> Result<()> {
+    nix::unistd::setsid().map(drop)
+}
+
+/// Our own pid.
+pub fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Sets the file mode creation mask.
+pub fn umask(mask: u32) {
+    // SAFETY: umask takes a number and cannot fail.
+    unsafe { libc::umask(mask as libc::mode_t) };
+}

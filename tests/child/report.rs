@@ -1,0 +1,73 @@
+//! What a process was given, as JSON: the fields of /proc/self/status that matter, and the rest of its
+//! surroundings.
+
+use keepd::sys::limits;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Lines of /proc/self/status that go into `status`, word by word.
+const FIELDS: [&str; 14] = [
+    "Name",
+    "Umask",
+    "Uid",
+    "Gid",
+    "Groups",
+    "NoNewPrivs",
+    "Seccomp",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "SigBlk",
+    "SigIgn",
+];
+
+/// Writes it, whole or not at all.
+pub(crate) fn write(file: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let draft = format!("{file}.{}", std::process::id());
+    std::fs::write(&draft, serde_json::to_vec_pretty(&collect()?)?)?;
+    Ok(std::fs::rename(draft, file)?)
+}
+
+fn collect() -> Result<Value, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mut fields = Map::new();
+    for line in status.lines() {
+        if let Some((name, rest)) = line.split_once(':').filter(|(n, _)| FIELDS.contains(n)) {
+            fields.insert(name.into(), rest.split_whitespace().collect::<Vec<_>>().into());
+        }
+    }
+    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let mut limit = Map::new();
+    for resource in 0..16u32 {
+        let pair = limits::get(resource)?;
+        limit.insert(resource.to_string(), json!([pair.soft, pair.hard]));
+    }
+    Ok(json!({
+        "pid": std::process::id(),
+        "ppid": nix::unistd::getppid().as_raw(),
+        "sid": nix::unistd::getsid(None)?.as_raw(),
+        "pgid": nix::unistd::getpgrp().as_raw(),
+        "cwd": std::env::current_dir()?,
+        "argv": std::env::args().collect::<Vec<_>>(),
+        "env": env,
+        "status": fields,
+        "limits": limit,
+        "fds": descriptors()?,
+        "cgroup": std::fs::read_to_string("/proc/self/cgroup")?.lines().find_map(|l| l.strip_prefix("0::")),
+    }))
+}
+
+/// Number to what is behind it, without the descriptor that the looking itself takes.
+fn descriptors() -> std::io::Result<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        if !target.to_string_lossy().ends_with(&format!("/{}/fd", std::process::id())) {
+            out.insert(entry.file_name().to_string_lossy().into_owned(), target.display().to_string());
+        }
+    }
+    Ok(out)
+}
