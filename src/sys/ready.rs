@@ -7,11 +7,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// Waits for a socket; must be called within a runtime.
 pub fn socket(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is the same open descriptor for as long as it exists, and AsyncFd owns it.
-    unsafe { AsyncFd::register_with_interest(fd, interest) }
+    unsafe { AsyncFd::register_with_interest(fd, interest).map_err(Into::into) }
 }
 
 /// Waits for a timer; must be called within a runtime.
 pub fn timer(timer: Timer) -> io::Result<AsyncFd<Timer>> {
     // SAFETY: a Timer owns its descriptor and never replaces it; AsyncFd owns the Timer.
-    unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) }
+    unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE).map_err(Into::into) }
 }
