@@ -145,6 +145,8 @@ impl Keeper {
     pub(super) fn keep(&mut self) -> sys::Result<i32> {
         // A child may have ended before its SIGCHLD was listened for.
         self.reap();
+        // The first manager waits for what it is handed.
+        self.flush();
         loop {
             self.turn()?;
             if let Some(status) = self.exit {
