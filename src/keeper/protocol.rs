@@ -115,6 +115,8 @@ pub struct Hello {
     pub version: String,
     /// Pid of the keeper.
     pub pid: u32,
+    /// When the keeper began, in ms of CLOCK_BOOTTIME.
+    pub began_ms: u64,
     /// The plan to run.
     pub generation: Generation,
     /// The highest run number ever used.

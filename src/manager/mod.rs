@@ -78,7 +78,7 @@ impl Manager {
     /// # Errors
     /// What keeps it from beginning: the log thread, the socket, the API's listener.
     pub async fn run(self, serve: impl FnOnce(Handle) -> io::Result<()>) -> io::Result<i32> {
-        let Manager { socket, mut handed, spec: _ } = self;
+        let Manager { socket, mut handed, spec } = self;
         let hello = handed.hello.clone();
         let Some(plans) = plans::Plans::new(std::mem::take(&mut handed.plans), hello.generation) else {
             return Err(io::Error::other("the plan in force was not handed over"));
@@ -113,6 +113,12 @@ impl Manager {
         serve(handle)?;
         actor.begin(handed);
         actor.link.send(vec![vec![Request::Notify(Up::Ready)]]);
+        tracing::info!(
+            "keepd {} is ready, services: {}; look with: keepctl --socket {} status",
+            env!("CARGO_PKG_VERSION"),
+            actor.plans.current().services.len(),
+            spec.api.socket.display()
+        );
 
         let mut armed: Option<Time> = None;
         let mut drain_until = None;

@@ -25,7 +25,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(hello: Hello) -> Publisher {
-        let began_ms = sys::clock::boottime_ms();
+        let began_ms = hello.began_ms;
         // Numbers rise over restarts of the manager too, so that `Last-Event-ID` never means another event.
         let events = Arc::new(EventLog::new((u64::from(hello.managers_before) << 40) + 1));
         let snapshot = watch::Sender::new(Arc::default());
@@ -104,14 +104,15 @@ impl Publisher {
 
     /// Tells the event stream and the daemon's own log.
     pub(super) fn notice(&self, n: Notice, last: Option<wire::LastExit>) {
-        let name = n.service.as_ref().map_or("keepd", Name::as_str);
+        // The message names its service.
         match n.kind {
-            NoticeKind::Failed | NoticeKind::Stuck => tracing::error!("{name}: {}", n.message),
-            NoticeKind::LaunchFailed => tracing::warn!("{name}: {}", n.message),
-            NoticeKind::Exit => tracing::info!("{name}: {}", n.message),
-            NoticeKind::State | NoticeKind::Recovered | NoticeKind::Applied | NoticeKind::Shutdown => {
-                tracing::info!("{name}: {}", n.message);
-            }
+            NoticeKind::Failed | NoticeKind::Stuck => tracing::error!("{}", n.message),
+            NoticeKind::LaunchFailed => tracing::warn!("{}", n.message),
+            NoticeKind::Exit
+            | NoticeKind::State
+            | NoticeKind::Recovered
+            | NoticeKind::Applied
+            | NoticeKind::Shutdown => tracing::info!("{}", n.message),
         }
         let kind =
             serde_json::to_value(n.kind).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 pub struct Snapshot {
     /// Everything of `GET /v1/status` but what changes with time alone.
     pub status: wire::Status,
-    /// Milliseconds of CLOCK_BOOTTIME at which the keeper's present manager began.
+    /// Milliseconds of CLOCK_BOOTTIME at which the keeper began.
     pub began_ms: u64,
     /// Autostart has begun and nothing is being stopped for good: `/readyz`.
     pub ready: bool,
