@@ -160,7 +160,7 @@ impl Instance<'_, '_> {
             Ok(text) => text.into_owned(),
             Err(why) => {
                 self.problems.error(at, why);
-                String::new()
+                text.to_owned()
             }
         }
     }

@@ -76,7 +76,10 @@ pub(super) fn gather(options: &Options, built_in: &str, problems: &mut Problems)
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => {
                 sources.push(Source::new(dir.clone(), root, String::new()));
-                problems.error(At::file(last(&sources)), format!("cannot read the folder: {e}"));
+                problems.error(
+                    At::file(last(&sources)),
+                    format!("cannot read the folder {}: {e}", dir.display()),
+                );
             }
         }
     }
@@ -102,10 +105,11 @@ fn add(path: &Path, root: &Path, mode: Mode, sources: &mut Vec<Source>, problems
         }
         Err(error) => (String::new(), Some(error)),
     };
-    sources.push(Source::new(path.to_owned(), root, text));
-    if let Some(error) = error {
-        problems.error(At::file(last(sources)), error);
+    let source = Source::new(path.to_owned(), root, text);
+    if let Some(why) = error {
+        problems.error(At::file(last(sources) + 1), format!("cannot read {}: {why}", source.shown));
     }
+    sources.push(source);
 }
 
 /// Names of the drop-ins in a folder: `*.toml`, hidden files apart.
@@ -127,26 +131,26 @@ fn is_masked(path: &Path) -> bool {
         || fs::canonicalize(path).is_ok_and(|p| p == Path::new("/dev/null"))
 }
 
-/// The text, and whether everybody may write the file. The error is a sentence.
+/// The text, and whether everybody may write the file. The error is a clause.
 fn read(path: &Path) -> Result<(String, bool), String> {
-    let cannot = |e: io::Error| format!("cannot read this file: {e}");
+    let cannot = |e: io::Error| e.to_string();
     // Asked before it is opened: opening a FIFO would wait for a writer.
     if !fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err("cannot read this file: it is not a regular file".into());
+        return Err("it is not a regular file".into());
     }
     let file = File::open(path).map_err(cannot)?;
     let meta = file.metadata().map_err(cannot)?;
     let mut bytes = Vec::new();
     file.take(MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX {
-        return Err("cannot read this file: it is larger than 4 MiB".into());
+        return Err("it is larger than 4 MiB".into());
     }
     let line = |at: usize| bytes[..at].iter().filter(|b| **b == b'\n').count() + 1;
     if let Some(at) = bytes.iter().position(|b| *b == 0) {
-        return Err(format!("cannot read this file: it has a NUL byte in line {}", line(at)));
+        return Err(format!("it has a NUL byte in line {}", line(at)));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok((text.to_owned(), meta.mode() & 0o002 != 0)),
-        Err(e) => Err(format!("cannot read this file: it is not UTF-8 in line {}", line(e.valid_up_to()))),
+        Err(e) => Err(format!("it is not UTF-8 in line {}", line(e.valid_up_to()))),
     }
 }

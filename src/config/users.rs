@@ -179,17 +179,15 @@ fn groups_are_remote() -> bool {
     })
 }
 
-/// Checks a user's or group's name or number as written: `Ok(Some(number))` for digits.
-pub(super) fn check_name(name: &str) -> Result<Option<u32>, String> {
+/// Checks a user's or group's name or number as written: `Ok(Some(number))` for digits. The error is a clause.
+pub(super) fn check_name(name: &str) -> Result<Option<u32>, &'static str> {
     let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
     if digits {
         return match name.parse::<u32>() {
             // (uid_t)-1 means "no change" to the kernel, and 65535 is what is left of it in 16 bits.
-            Ok(u32::MAX | 65_535) => {
-                Err(format!("`{name}` is reserved: the kernel takes it for \"nobody said\""))
-            }
+            Ok(u32::MAX | 65_535) => Err("this number is reserved, it stands for no one"),
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(format!("`{name}` is larger than any id")),
+            Err(_) => Err("it is larger than any id"),
         };
     }
     let body = name.strip_suffix('$').unwrap_or(name);
@@ -198,7 +196,7 @@ pub(super) fn check_name(name: &str) -> Result<Option<u32>, String> {
     if first && rest {
         return Ok(None);
     }
-    Err(format!("`{name}` is neither a name (letters, digits, `_` and `-`, not a digit first) nor a number"))
+    Err("it is neither a name (letters, digits, `_` and `-`, no digit first) nor a number")
 }
 
 #[cfg(test)]
