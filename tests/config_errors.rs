@@ -4,9 +4,12 @@
 //! A case is a file, or a folder with `keepd.toml` and `conf.d`. A first line `# load: user profile=NAME`
 //! chooses how it is loaded; the default is system mode without a profile.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use keepd::{
     config::{Account, Databases, Diagnostic, Format, Options, load, render_all},
     plan::{Mode, Plan},
+    sys::clock,
 };
 use std::{
     collections::BTreeSet,
@@ -304,4 +307,33 @@ fn user_mode_runs_everything_as_its_user() {
     assert_eq!((a.launch.identity.clone(), a.launch.directory.as_path()), (None, Path::new("/home/ann")));
     assert_eq!((a.launch.env["USER"].as_str(), a.launch.env["HOME"].as_str()), ("ann", "/home/ann"));
     assert_eq!(a.logs.dir, Path::new("/home/ann/.local/state/keepd/log/a"));
+}
+
+/// A budget, wide enough for a debug build on a busy machine: what grows with the square of the services is
+/// far above it.
+#[test]
+fn a_thousand_services_load_at_once() {
+    let tree = Tree::new();
+    for file in 0..10 {
+        let one = |n: usize| {
+            let name = format!("service-{:04}", file * 100 + n);
+            let before = (file * 100 + n).saturating_sub(1);
+            let after = if file * 100 + n > 0 {
+                format!("after = [\"service-{before:04}\"]\n")
+            } else {
+                String::new()
+            };
+            format!(
+                "{}port = 3000\nenv = {{ A = \"${{name}}\" }}\nlimits.open-files = 1024\n{after}",
+                service(&name)
+            )
+        };
+        tree.write(&format!("etc/conf.d/{file}.toml"), &(0..100).map(one).collect::<String>());
+    }
+    let start = clock::boottime_ms();
+    let plan = tree.load().unwrap();
+    let took = clock::boottime_ms() - start;
+    assert_eq!(plan.services.len(), 1000);
+    println!("1000 services: {took} ms");
+    assert!(took < 2000, "{took} ms");
 }
