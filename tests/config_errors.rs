@@ -11,6 +11,7 @@ use keepd::{
     plan::{Mode, Plan},
     sys::clock,
 };
+use proptest::prelude::*;
 use std::{
     collections::BTreeSet,
     fs,
@@ -274,6 +275,13 @@ fn a_file_that_everybody_can_write_is_a_warning_for_root() {
         warnings,
         ["conf.d/a.toml: everybody on this host can write this file, and so run anything as root"]
     );
+    fs::set_permissions(tree.path("etc/conf.d/a.toml"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(tree.path("etc/conf.d"), fs::Permissions::from_mode(0o777)).unwrap();
+    let warnings = tree.load().unwrap().warnings;
+    assert_eq!(
+        warnings,
+        ["conf.d: everybody on this host can write this folder, and so run anything as root"]
+    );
 }
 
 #[test]
@@ -309,6 +317,9 @@ fn user_mode_runs_everything_as_its_user() {
     assert_eq!(a.logs.dir, Path::new("/home/ann/.local/state/keepd/log/a"));
 }
 
+/// What a file may be damaged with.
+const CUT: &str = "[\\[\\]=\"'#.,{}$@ä0-9a-z\n -]{0,4}";
+
 /// A budget, wide enough for a debug build on a busy machine: what grows with the square of the services is
 /// far above it.
 #[test]
@@ -336,4 +347,29 @@ fn a_thousand_services_load_at_once() {
     assert_eq!(plan.services.len(), 1000);
     println!("1000 services: {took} ms");
     assert!(took < 2000, "{took} ms");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens to a file, it is loaded or refused with errors that can be shown.
+    #[test]
+    fn no_text_breaks_the_loader(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..12, CUT), 1..6)
+    ) {
+        let mut text: Vec<char> = fs::read_to_string(golden().join("good/full.toml")).unwrap().chars().collect();
+        for (at, length, new) in cuts {
+            let start = at.index(text.len());
+            let end = (start + length).min(text.len());
+            text.splice(start..end, new.chars());
+        }
+        let tree = Tree::new();
+        tree.write("etc/keepd.toml", &text.into_iter().collect::<String>());
+        if let Err(errors) = tree.load() {
+            prop_assert!(!errors.is_empty());
+            let full = render_all(&errors, Format::Full);
+            prop_assert_eq!(full.matches("\n  --> ").count(), errors.len());
+            prop_assert_eq!(render_all(&errors, Format::Short).lines().count(), errors.len());
+        }
+    }
 }

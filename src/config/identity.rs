@@ -80,6 +80,12 @@ fn supplementary(
         if known {
             match users.groups_of(&account.name) {
                 Ok(found) => groups.extend(found),
+                // A host must come up with its local services while a directory service is away.
+                Err(why) if users.is_local(&account.name) => {
+                    groups.extend(users.local_groups_of(&account.name));
+                    let name = &account.name;
+                    problems.warn(user, format!("only the local groups of `{name}` are known: {why}"));
+                }
                 Err(why) => {
                     problems.error(user, format!("cannot look up the groups of `{}`: {why}", account.name));
                     return None;
@@ -103,20 +109,30 @@ fn supplementary(
 
 /// The account, and whether a database knows it. The error is a sentence.
 fn find_user(name: &str, group: Option<u32>, users: &mut Users) -> Result<(Account, bool), String> {
+    match (look_up(name, users)?, group) {
+        (Found::Account(account), _) => Ok((account, true)),
+        (Found::OnlyANumber(uid), Some(gid)) => Ok((Account::nameless(uid, gid), false)),
+        (Found::OnlyANumber(_), None) => {
+            Err(format!("unknown user `{name}`: a number without a user needs a `group` as well"))
+        }
+    }
+}
+
+enum Found {
+    Account(Account),
+    OnlyANumber(u32),
+}
+
+fn look_up(name: &str, users: &mut Users) -> Result<Found, String> {
     let number = check_name(name).map_err(|why| format!("cannot use `{name}` as a user: {why}"))?;
     let found = match number {
         Some(uid) => users.by_uid(uid),
         None => users.by_name(name),
     };
-    if let Some(account) = found.map_err(|why| format!("cannot look up user `{name}`: {why}"))? {
-        return Ok((account, true));
-    }
-    match (number, group) {
-        (None, _) => Err(format!("unknown user `{name}`{}", users.near(name))),
-        (Some(uid), Some(gid)) => Ok((Account::nameless(uid, gid), false)),
-        (Some(_), None) => {
-            Err(format!("unknown user `{name}`: a number without a user needs a `group` as well"))
-        }
+    match (found.map_err(|why| format!("cannot look up user `{name}`: {why}"))?, number) {
+        (Some(account), _) => Ok(Found::Account(account)),
+        (None, Some(uid)) => Ok(Found::OnlyANumber(uid)),
+        (None, None) => Err(format!("unknown user `{name}`{}", users.near(name))),
     }
 }
 
@@ -132,7 +148,10 @@ pub(super) fn find_group(name: &str, users: &mut Users) -> Result<u32, String> {
 
 /// The uid and primary gid of a user who must exist. The error is a sentence.
 pub(super) fn find_account(name: &str, users: &mut Users) -> Result<(u32, u32), String> {
-    find_user(name, None, users).map(|(account, _)| (account.uid, account.gid))
+    match look_up(name, users)? {
+        Found::Account(account) => Ok((account.uid, account.gid)),
+        Found::OnlyANumber(_) => Err(format!("unknown user `{name}`")),
+    }
 }
 
 impl Users {

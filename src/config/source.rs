@@ -17,6 +17,8 @@ use std::{
 
 /// The largest file that is read.
 const MAX: u64 = 4 << 20;
+/// What follows from a file or folder that everybody can write.
+const SO: &str = "and so run anything as root";
 
 /// One file of the configuration.
 #[derive(Debug)]
@@ -63,16 +65,26 @@ pub(super) fn boundary(text: &str, offset: u32) -> usize {
 pub(super) fn gather(options: &Options, built_in: &str, problems: &mut Problems) -> Vec<Source> {
     let root = options.main.parent().unwrap_or(Path::new("/"));
     let mut sources = vec![Source::new("/built-in".into(), Path::new("/"), built_in.into())];
-    if options.explicit || options.main.symlink_metadata().is_ok() {
+    let missing = options.main.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    if options.explicit || !missing {
         add(&options.main, root, options.mode, &mut sources, problems);
     }
     // The strongest folder first, so the first file of a name is the one that counts.
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for dir in &options.drop_ins {
         match names(dir) {
-            Ok(found) => found.into_iter().for_each(|n| {
-                files.entry(n.clone()).or_insert_with(|| dir.join(n));
-            }),
+            Ok((found, writable)) => {
+                if writable && options.mode == Mode::System {
+                    sources.push(Source::new(dir.clone(), root, String::new()));
+                    problems.warn(
+                        At::file(last(&sources)),
+                        format!("everybody on this host can write this folder, {SO}"),
+                    );
+                }
+                found.into_iter().for_each(|n| {
+                    files.entry(n.clone()).or_insert_with(|| dir.join(n));
+                });
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => {
                 sources.push(Source::new(dir.clone(), root, String::new()));
@@ -99,7 +111,7 @@ fn add(path: &Path, root: &Path, mode: Mode, sources: &mut Vec<Source>, problems
         Ok((text, writable)) => {
             if writable && mode == Mode::System {
                 let at = At::file(last(sources) + 1);
-                problems.warn(at, "everybody on this host can write this file, and so run anything as root");
+                problems.warn(at, format!("everybody on this host can write this file, {SO}"));
             }
             (text, None)
         }
@@ -112,8 +124,9 @@ fn add(path: &Path, root: &Path, mode: Mode, sources: &mut Vec<Source>, problems
     sources.push(source);
 }
 
-/// Names of the drop-ins in a folder: `*.toml`, hidden files apart.
-fn names(dir: &Path) -> io::Result<Vec<OsString>> {
+/// Names of the drop-ins in a folder, `*.toml`, hidden files apart; and whether everybody may write it.
+fn names(dir: &Path) -> io::Result<(Vec<OsString>, bool)> {
+    let writable = fs::metadata(dir)?.mode() & 0o002 != 0;
     let mut out = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
@@ -122,7 +135,7 @@ fn names(dir: &Path) -> io::Result<Vec<OsString>> {
             out.push(name);
         }
     }
-    Ok(out)
+    Ok((out, writable))
 }
 
 /// An empty file or a link to /dev/null hides the files of this name in weaker folders.
