@@ -103,7 +103,7 @@ impl Walker<'_> {
     /// The key of this name; reported where there is none. `section` is put before it in messages.
     fn find(&mut self, name: &RawKey<'_>, keys: &'static [Key], section: &str) -> Option<&'static Key> {
         let text = name.get_ref().as_ref();
-        let found = keys.iter().find(|k| k.name() == text);
+        let found = keys.iter().find(|k| k.path.ends_with(text) && k.name() == text);
         if found.is_none() {
             // Siblings share all of their path but the name.
             let parent = keys.first().map_or("", |k| k.path.strip_suffix(k.name()).unwrap_or(""));

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Flag,
     /// One line of text.
     Text,
+    /// A path, not empty.
+    Path,
     /// A user or group: its name, or its number.
     Account,
     /// An array of strings.
@@ -86,11 +88,11 @@ pub(super) static PROFILE: &[Key] = &[key("defaults", Table(SERVICE)), key("serv
 
 static DAEMON: &[Key] = &[
     key("user", Account),
-    key("runtime-dir", Text),
-    key("state-dir", Text),
-    key("log-dir", Text),
+    key("runtime-dir", Path),
+    key("state-dir", Path),
+    key("log-dir", Path),
     key("log-level", choice(&["error", "warn", "info", "debug", "trace"])),
-    key("log-file", Text),
+    key("log-file", Path),
     key("max-concurrent-starts", Count(1, ANY)),
     key(
         "restart-budget",
@@ -100,7 +102,7 @@ static DAEMON: &[Key] = &[
 ];
 
 static API: &[Key] = &[
-    key("socket", Text),
+    key("socket", Path),
     key("admins", Names),
     key("readers", Names),
     key("listen", LEAF),
@@ -116,7 +118,7 @@ pub(super) static SERVICE: &[Key] = &[
     key("description", Text),
     key("command", Command),
     key("type", Choice(&["daemon", "oneshot"], &["daemon"])),
-    key("directory", Text),
+    key("directory", Path),
     key("user", Account),
     key("group", Account),
     key("groups", Names),

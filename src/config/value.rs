@@ -64,6 +64,7 @@ impl Reader<'_> {
             Kind::Exits => return self.exits(raw).map(Value::Exits),
             Kind::Flag => raw.as_ref().as_bool().map(Value::Flag).ok_or_else(String::new),
             Kind::Text => text(raw).and_then(line).map(Value::Text),
+            Kind::Path => text(raw).and_then(path).map(Value::Text),
             Kind::Account => account(raw).map(Value::Text),
             Kind::Count(min, max) => count(raw, *min, *max).map(Value::Count),
             Kind::Permille(min, max) => permille(raw, *min, *max).map(Value::Permille),
@@ -124,6 +125,7 @@ fn expected(kind: &Kind) -> String {
     match kind {
         Kind::Flag => "true or false",
         Kind::Text => "a string",
+        Kind::Path => "a path (a string)",
         Kind::Account => "a name (a string) or a number",
         Kind::Names => "an array of strings",
         Kind::Command => "an array of strings, or one string",
@@ -159,6 +161,10 @@ fn line(text: &str) -> Result<String, String> {
         true => Err("it must be one line without control characters".into()),
         false => Ok(text.to_owned()),
     }
+}
+
+fn path(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".into()) } else { line(text) }
 }
 
 fn integer(raw: &Raw<'_>) -> Option<Result<u64, String>> {
