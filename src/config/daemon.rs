@@ -89,7 +89,7 @@ fn manager(
         Ok(ids) => Some(ids),
         Err(why) => {
             if entry.written() {
-                problems.error(at, format!("`daemon.user` {why}"));
+                problems.error(at, why);
             }
             None
         }
@@ -113,7 +113,7 @@ fn principals(
     for item in items {
         let found = match item.text.strip_prefix('@') {
             _ if item.text == "*" && *key == "admins" => {
-                Err("cannot be `*`: that would let everybody on this host run anything as any user".into())
+                Err("`api.admins` cannot hold `*`: that would let everybody on this host run anything as any user".into())
             }
             _ if item.text == "*" => Ok(Principal::Everyone),
             Some(group) => find_group(group, users).map(Principal::Gid),
@@ -125,7 +125,7 @@ fn principals(
         };
         match found {
             Ok(principal) if !out.contains(&principal) => out.push(principal),
-            Err(why) if written => problems.error(item.at, format!("`api.{key}` {why}")),
+            Err(why) if written => problems.error(item.at, why),
             _ => {}
         }
     }

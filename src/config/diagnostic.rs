@@ -50,10 +50,14 @@ impl Problems {
 
     /// Takes another file's problems in, but for those on a line that already has one: what follows from a
     /// syntax error is noise.
-    pub(super) fn absorb(&mut self, other: Problems, sources: &[Source]) {
+    pub(super) fn absorb(&mut self, other: Problems, source: u32, sources: &[Source]) {
         let line = |at: &At| (at.source, sources[at.source as usize].position(at.start).0);
-        let taken: BTreeSet<_> = self.errors.iter().map(|(at, _)| line(at)).collect();
-        self.errors.extend(other.errors.into_iter().filter(|(at, _)| !taken.contains(&line(at))));
+        let taken: BTreeSet<_> =
+            self.errors.iter().filter(|(at, _)| at.source == source).map(|(at, _)| line(at)).collect();
+        // The parser puts what it made up for a broken value at the very beginning.
+        let made_up = |at: &At| !taken.is_empty() && (at.start, at.end) == (0, 1);
+        let found = other.errors.into_iter().filter(|(at, _)| !taken.contains(&line(at)) && !made_up(at));
+        self.errors.extend(found);
         self.warnings.extend(other.warnings);
     }
 

@@ -54,7 +54,7 @@ pub(super) fn parse(index: u32, sources: &[Source], problems: &mut Problems) -> 
     let mut found = Problems::default();
     let mut walker = Walker { source: index, problems: &mut found };
     let document = walker.root(root.get_ref());
-    problems.absorb(found, sources);
+    problems.absorb(found, index, sources);
     (document, errors.is_empty())
 }
 
@@ -63,12 +63,12 @@ fn syntax(message: &str, at: At, text: &str) -> String {
     let start = boundary(text, at.start);
     let line = &text[text[..start].rfind('\n').map_or(0, |n| n + 1)..];
     let profile = line.strip_prefix('[').is_some_and(|l| l.trim_start().starts_with("profile."));
-    if profile && message.contains("duplicate key") {
+    if profile && message.contains("type string") {
         return "`profile = …` and `[profile.…]` cannot stand in one file, TOML takes them for one key: choose \
                 the profile in another file, with --profile or with $KEEPD_PROFILE"
             .into();
     }
-    format!("not TOML: {message}")
+    format!("not TOML: {}", message.strip_suffix(", expected nothing").unwrap_or(message))
 }
 
 struct Walker<'p> {
@@ -103,7 +103,7 @@ impl Walker<'_> {
     /// The key of this name; reported where there is none. `section` is put before it in messages.
     fn find(&mut self, name: &RawKey<'_>, keys: &'static [Key], section: &str) -> Option<&'static Key> {
         let text = name.get_ref().as_ref();
-        let found = keys.iter().find(|k| k.name() == text);
+        let found = keys.iter().find(|k| k.path.ends_with(text) && k.name() == text);
         if found.is_none() {
             // Siblings share all of their path but the name.
             let parent = keys.first().map_or("", |k| k.path.strip_suffix(k.name()).unwrap_or(""));
@@ -130,8 +130,14 @@ impl Walker<'_> {
             "daemon" | "api" => format!("{what}."),
             _ => String::new(),
         };
-        if let Some(table) = self.table(raw, what) {
-            self.keys(table, keys, &mut out, &section);
+        match self.table(raw, what) {
+            Some(table) => self.keys(table, keys, &mut out, &section),
+            // Nothing of it is known, so nothing of it is missing.
+            None => out.extend(keys.iter().map(|k| Entry {
+                key: k.path,
+                at: At::new(self.source, raw.span()),
+                value: Value::Broken,
+            })),
         }
         self.one_way_to_reload(&out);
         out
@@ -179,7 +185,7 @@ impl Walker<'_> {
     }
 
     fn one_way_to_reload(&mut self, layer: &Layer) {
-        let find = |key: &str| layer.iter().find(|e| e.key == key);
+        let find = |key: &str| layer.iter().find(|e| e.key == key && !matches!(e.value, Value::Broken));
         if let (Some(_), Some(command)) = (find("reload-signal"), find("reload-command")) {
             let message = "`reload-signal` and `reload-command` cannot both be written: a service has one way to reload";
             self.problems.error(command.at, message);

@@ -43,7 +43,7 @@ pub(super) fn resolve(
         Some((group, at)) => match find_group(group, users) {
             Ok(gid) => Some(gid),
             Err(why) => {
-                problems.error(at, format!("`group` {why}"));
+                problems.error(at, why);
                 return None;
             }
         },
@@ -52,7 +52,7 @@ pub(super) fn resolve(
     let (mut account, known) = match find_user(name, group, users) {
         Ok(found) => found,
         Err(why) => {
-            problems.error(at, format!("`user` {why}"));
+            problems.error(at, why);
             return None;
         }
     };
@@ -80,6 +80,12 @@ fn supplementary(
         if known {
             match users.groups_of(&account.name) {
                 Ok(found) => groups.extend(found),
+                // A host must come up with its local services while a directory service is away.
+                Err(why) if users.is_local(&account.name) => {
+                    groups.extend(users.local_groups_of(&account.name));
+                    let name = &account.name;
+                    problems.warn(user, format!("only the local groups of `{name}` are known: {why}"));
+                }
                 Err(why) => {
                     problems.error(user, format!("cannot look up the groups of `{}`: {why}", account.name));
                     return None;
@@ -93,7 +99,7 @@ fn supplementary(
         match find_group(&item.text, users) {
             Ok(gid) => drop(groups.insert(gid)),
             Err(why) => {
-                problems.error(item.at, format!("`groups` {why}"));
+                problems.error(item.at, why);
                 fine = false;
             }
         }
@@ -101,39 +107,51 @@ fn supplementary(
     fine.then_some(groups)
 }
 
-/// The account, and whether a database knows it. The error is a predicate.
+/// The account, and whether a database knows it. The error is a sentence.
 fn find_user(name: &str, group: Option<u32>, users: &mut Users) -> Result<(Account, bool), String> {
-    match check_name(name).map_err(|why| format!("cannot be this: {why}"))? {
-        None => match users.by_name(name).map_err(|why| format!("`{name}` cannot be looked up: {why}"))? {
-            Some(account) => Ok((account, true)),
-            None => Err(format!("`{name}` does not exist on this host{}", users.near(name))),
-        },
-        Some(uid) => match users.by_uid(uid).map_err(|why| format!("`{uid}` cannot be looked up: {why}"))? {
-            Some(account) => Ok((account, true)),
-            None => match group {
-                Some(gid) => Ok((Account::nameless(uid, gid), false)),
-                None => {
-                    Err(format!("`{uid}` is no user of this host: `group` must be written along with it"))
-                }
-            },
-        },
+    match (look_up(name, users)?, group) {
+        (Found::Account(account), _) => Ok((account, true)),
+        (Found::OnlyANumber(uid), Some(gid)) => Ok((Account::nameless(uid, gid), false)),
+        (Found::OnlyANumber(_), None) => {
+            Err(format!("unknown user `{name}`: a number without a user needs a `group` as well"))
+        }
     }
 }
 
-/// The number of a group. The error is a predicate.
+enum Found {
+    Account(Account),
+    OnlyANumber(u32),
+}
+
+fn look_up(name: &str, users: &mut Users) -> Result<Found, String> {
+    let number = check_name(name).map_err(|why| format!("cannot use `{name}` as a user: {why}"))?;
+    let found = match number {
+        Some(uid) => users.by_uid(uid),
+        None => users.by_name(name),
+    };
+    match (found.map_err(|why| format!("cannot look up user `{name}`: {why}"))?, number) {
+        (Some(account), _) => Ok(Found::Account(account)),
+        (None, Some(uid)) => Ok(Found::OnlyANumber(uid)),
+        (None, None) => Err(format!("unknown user `{name}`{}", users.near(name))),
+    }
+}
+
+/// The number of a group. The error is a sentence.
 pub(super) fn find_group(name: &str, users: &mut Users) -> Result<u32, String> {
-    match check_name(name).map_err(|why| format!("cannot be this: {why}"))? {
-        Some(gid) => Ok(gid),
-        None => match users.group(name).map_err(|why| format!("`{name}` cannot be looked up: {why}"))? {
-            Some(gid) => Ok(gid),
-            None => Err(format!("`{name}` does not exist on this host")),
-        },
+    let number = check_name(name).map_err(|why| format!("cannot use `{name}` as a group: {why}"))?;
+    if let Some(gid) = number {
+        return Ok(gid);
     }
+    let found = users.group(name).map_err(|why| format!("cannot look up group `{name}`: {why}"))?;
+    found.ok_or_else(|| format!("unknown group `{name}`"))
 }
 
-/// The uid and primary gid of a user who must exist. The error is a predicate.
+/// The uid and primary gid of a user who must exist. The error is a sentence.
 pub(super) fn find_account(name: &str, users: &mut Users) -> Result<(u32, u32), String> {
-    find_user(name, None, users).map(|(account, _)| (account.uid, account.gid))
+    match look_up(name, users)? {
+        Found::Account(account) => Ok((account.uid, account.gid)),
+        Found::OnlyANumber(_) => Err(format!("unknown user `{name}`")),
+    }
 }
 
 impl Users {

@@ -15,6 +15,7 @@ mod document;
 mod expand;
 mod getent;
 mod identity;
+mod lists;
 mod options;
 mod schema;
 mod service;

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Flag,
     /// One line of text.
     Text,
+    /// A path, not empty.
+    Path,
     /// A user or group: its name, or its number.
     Account,
     /// An array of strings.
@@ -86,11 +88,11 @@ pub(super) static PROFILE: &[Key] = &[key("defaults", Table(SERVICE)), key("serv
 
 static DAEMON: &[Key] = &[
     key("user", Account),
-    key("runtime-dir", Text),
-    key("state-dir", Text),
-    key("log-dir", Text),
+    key("runtime-dir", Path),
+    key("state-dir", Path),
+    key("log-dir", Path),
     key("log-level", choice(&["error", "warn", "info", "debug", "trace"])),
-    key("log-file", Text),
+    key("log-file", Path),
     key("max-concurrent-starts", Count(1, ANY)),
     key(
         "restart-budget",
@@ -100,7 +102,7 @@ static DAEMON: &[Key] = &[
 ];
 
 static API: &[Key] = &[
-    key("socket", Text),
+    key("socket", Path),
     key("admins", Names),
     key("readers", Names),
     key("listen", LEAF),
@@ -116,7 +118,7 @@ pub(super) static SERVICE: &[Key] = &[
     key("description", Text),
     key("command", Command),
     key("type", Choice(&["daemon", "oneshot"], &["daemon"])),
-    key("directory", Text),
+    key("directory", Path),
     key("user", Account),
     key("group", Account),
     key("groups", Names),
@@ -237,16 +239,17 @@ static LOGS: &[Key] = &[
     key("logs.forward", LEAF),
 ];
 
-/// The key that somebody who wrote `wrong` may have meant: a sibling of a like name, or else the same name
-/// in another table of a service.
+/// The key that somebody who wrote `wrong` may have meant: the same name in another table of a service, or
+/// else a sibling of a like name.
 pub(super) fn suggest(wrong: &str, siblings: &'static [Key]) -> Option<&'static str> {
     let supported = |k: &&Key| !matches!(k.kind, Future(_));
-    if let Some(name) = closest(wrong, siblings.iter().filter(supported).map(Key::name)) {
-        return siblings.iter().find(|k| k.name() == name).map(|k| k.path);
-    }
+    let in_service = siblings.iter().any(|k| k.path == "command");
     let tables = SERVICE.iter().filter_map(|k| if let Table(keys) = k.kind { Some(keys) } else { None });
-    let belongs = siblings.iter().any(|k| k.path == "command");
-    tables.flatten().filter(supported).find(|k| belongs && k.name() == wrong).map(|k| k.path)
+    if let Some(key) = tables.flatten().filter(supported).find(|k| in_service && k.name() == wrong) {
+        return Some(key.path);
+    }
+    let name = closest(wrong, siblings.iter().filter(supported).map(Key::name))?;
+    siblings.iter().find(|k| k.name() == name).map(|k| k.path)
 }
 
 /// The candidate nearest to `wrong`, if it is near enough to be a slip.
@@ -278,6 +281,65 @@ mod tests {
         }
         assert_eq!(suggest("dleay", BACKOFF), Some("backoff.delay"));
         assert_eq!(suggest("logs", DAEMON), None);
+    }
+
+    /// Every key under its name, also where it is named as not supported.
+    fn all(keys: &'static [Key], out: &mut Vec<&'static Key>) {
+        for key in keys {
+            out.push(key);
+            if let Table(inner) = key.kind {
+                all(inner, out);
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_is_documented() {
+        let (docs, reference) =
+            (include_str!("../../docs/configuration.md"), include_str!("../../config/keepd.toml"));
+        let mut keys = Vec::new();
+        all(ROOT, &mut keys);
+        for key in keys {
+            let name = key.name();
+            let forms = [
+                format!("`{name}`"),
+                format!("`[{name}"),
+                format!(".{name}]`"),
+                format!(".{name}."),
+                format!("[{name}."),
+            ];
+            let inline = ["starts", "within"].contains(&name);
+            assert!(inline || forms.iter().any(|f| docs.contains(f.as_str())), "docs: {}", key.path);
+            let limit = matches!(key.kind, Limit(..));
+            let unsupported = matches!(key.kind, Future(_));
+            let written = [format!("{name} = "), format!(".{name}]"), format!("[{name}")];
+            assert!(
+                limit || unsupported || written.iter().any(|f| reference.contains(f.as_str())),
+                "keepd.toml: {}",
+                key.path
+            );
+            assert!(!limit || reference.contains(name), "keepd.toml: {}", key.path);
+        }
+    }
+
+    /// Flat settings need paths that say where they are.
+    #[test]
+    fn paths_follow_their_tables() {
+        fn walk(keys: &'static [Key], prefix: &str) {
+            for key in keys {
+                let rest =
+                    key.path.strip_prefix(prefix).unwrap_or_else(|| panic!("{} in {prefix}", key.path));
+                assert!(!rest.contains('.'), "{}", key.path);
+                if let Table(inner) = key.kind {
+                    let inner_prefix = format!("{}.", key.path);
+                    // The sections of a file are sets of settings of their own.
+                    let section = matches!(key.path, "daemon" | "api" | "defaults") && prefix.is_empty();
+                    walk(inner, if section { "" } else { &inner_prefix });
+                }
+            }
+        }
+        walk(ROOT, "");
+        walk(PROFILE, "");
     }
 
     #[test]

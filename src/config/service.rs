@@ -160,7 +160,7 @@ impl Instance<'_, '_> {
             Ok(text) => text.into_owned(),
             Err(why) => {
                 self.problems.error(at, why);
-                String::new()
+                text.to_owned()
             }
         }
     }
@@ -243,6 +243,9 @@ impl Instance<'_, '_> {
 
     fn limits(&self) -> Vec<Limit> {
         let mut out = Vec::new();
+        if !self.service.settings.any("limits.") {
+            return out;
+        }
         for key in LIMITS {
             if let (Kind::Limit(resource, _), Some((soft, hard))) =
                 (&key.kind, self.service.settings.limit(key.path))

@@ -154,6 +154,11 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// At least one key of this table is written; `prefix` is its path with a dot.
+    pub(super) fn any(&self, prefix: &str) -> bool {
+        self.entries.range(prefix..).next().is_some_and(|(key, _)| key.starts_with(prefix))
+    }
+
     pub(super) fn limit(&self, key: &str) -> Option<(LimitValue, LimitValue)> {
         match self.entry(key)?.value {
             Value::Limit(soft, hard) => Some((soft, hard)),

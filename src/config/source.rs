@@ -17,6 +17,8 @@ use std::{
 
 /// The largest file that is read.
 const MAX: u64 = 4 << 20;
+/// What follows from a file or folder that everybody can write.
+const SO: &str = "and so run anything as root";
 
 /// One file of the configuration.
 #[derive(Debug)]
@@ -63,20 +65,33 @@ pub(super) fn boundary(text: &str, offset: u32) -> usize {
 pub(super) fn gather(options: &Options, built_in: &str, problems: &mut Problems) -> Vec<Source> {
     let root = options.main.parent().unwrap_or(Path::new("/"));
     let mut sources = vec![Source::new("/built-in".into(), Path::new("/"), built_in.into())];
-    if options.explicit || options.main.symlink_metadata().is_ok() {
+    let missing = options.main.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    if options.explicit || !missing {
         add(&options.main, root, options.mode, &mut sources, problems);
     }
     // The strongest folder first, so the first file of a name is the one that counts.
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for dir in &options.drop_ins {
         match names(dir) {
-            Ok(found) => found.into_iter().for_each(|n| {
-                files.entry(n.clone()).or_insert_with(|| dir.join(n));
-            }),
+            Ok((found, writable)) => {
+                if writable && options.mode == Mode::System {
+                    sources.push(Source::new(dir.clone(), root, String::new()));
+                    problems.warn(
+                        At::file(last(&sources)),
+                        format!("everybody on this host can write this folder, {SO}"),
+                    );
+                }
+                found.into_iter().for_each(|n| {
+                    files.entry(n.clone()).or_insert_with(|| dir.join(n));
+                });
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => {
                 sources.push(Source::new(dir.clone(), root, String::new()));
-                problems.error(At::file(last(&sources)), format!("cannot read the folder: {e}"));
+                problems.error(
+                    At::file(last(&sources)),
+                    format!("cannot read the folder {}: {e}", dir.display()),
+                );
             }
         }
     }
@@ -96,20 +111,22 @@ fn add(path: &Path, root: &Path, mode: Mode, sources: &mut Vec<Source>, problems
         Ok((text, writable)) => {
             if writable && mode == Mode::System {
                 let at = At::file(last(sources) + 1);
-                problems.warn(at, "everybody on this host can write this file, and so run anything as root");
+                problems.warn(at, format!("everybody on this host can write this file, {SO}"));
             }
             (text, None)
         }
         Err(error) => (String::new(), Some(error)),
     };
-    sources.push(Source::new(path.to_owned(), root, text));
-    if let Some(error) = error {
-        problems.error(At::file(last(sources)), error);
+    let source = Source::new(path.to_owned(), root, text);
+    if let Some(why) = error {
+        problems.error(At::file(last(sources) + 1), format!("cannot read {}: {why}", source.shown));
     }
+    sources.push(source);
 }
 
-/// Names of the drop-ins in a folder: `*.toml`, hidden files apart.
-fn names(dir: &Path) -> io::Result<Vec<OsString>> {
+/// Names of the drop-ins in a folder, `*.toml`, hidden files apart; and whether everybody may write it.
+fn names(dir: &Path) -> io::Result<(Vec<OsString>, bool)> {
+    let writable = fs::metadata(dir)?.mode() & 0o002 != 0;
     let mut out = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
@@ -118,7 +135,7 @@ fn names(dir: &Path) -> io::Result<Vec<OsString>> {
             out.push(name);
         }
     }
-    Ok(out)
+    Ok((out, writable))
 }
 
 /// An empty file or a link to /dev/null hides the files of this name in weaker folders.
@@ -127,26 +144,26 @@ fn is_masked(path: &Path) -> bool {
         || fs::canonicalize(path).is_ok_and(|p| p == Path::new("/dev/null"))
 }
 
-/// The text, and whether everybody may write the file. The error is a sentence.
+/// The text, and whether everybody may write the file. The error is a clause.
 fn read(path: &Path) -> Result<(String, bool), String> {
-    let cannot = |e: io::Error| format!("cannot read this file: {e}");
+    let cannot = |e: io::Error| e.to_string();
     // Asked before it is opened: opening a FIFO would wait for a writer.
     if !fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err("cannot read this file: it is not a regular file".into());
+        return Err("it is not a regular file".into());
     }
     let file = File::open(path).map_err(cannot)?;
     let meta = file.metadata().map_err(cannot)?;
     let mut bytes = Vec::new();
     file.take(MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX {
-        return Err("cannot read this file: it is larger than 4 MiB".into());
+        return Err("it is larger than 4 MiB".into());
     }
     let line = |at: usize| bytes[..at].iter().filter(|b| **b == b'\n').count() + 1;
     if let Some(at) = bytes.iter().position(|b| *b == 0) {
-        return Err(format!("cannot read this file: it has a NUL byte in line {}", line(at)));
+        return Err(format!("it has a NUL byte in line {}", line(at)));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok((text.to_owned(), meta.mode() & 0o002 != 0)),
-        Err(e) => Err(format!("cannot read this file: it is not UTF-8 in line {}", line(e.valid_up_to()))),
+        Err(e) => Err(format!("it is not UTF-8 in line {}", line(e.valid_up_to()))),
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct Users {
     groups: HashMap<String, Option<u32>>,
     /// User name to the groups that list it as a member.
     member_of: HashMap<String, BTreeSet<u32>>,
+    /// Names that the passwd file itself has.
+    local: BTreeSet<String>,
     /// Users whose groups `getent` has been asked for.
     asked: BTreeSet<String>,
     getent: bool,
@@ -81,6 +83,7 @@ impl Users {
             by_uid: HashMap::new(),
             groups: HashMap::new(),
             member_of: HashMap::new(),
+            local: BTreeSet::new(),
             asked: BTreeSet::new(),
             getent: from.getent,
             remote_groups: from.getent && groups_are_remote(),
@@ -89,6 +92,7 @@ impl Users {
         let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         for account in text(&from.passwd).lines().filter_map(Account::parse) {
             // As in getpwnam, the first entry of a name or a number counts.
+            users.local.insert(account.name.clone());
             users.by_uid.entry(account.uid).or_insert_with(|| Some(account.clone()));
             users.by_name.entry(account.name.clone()).or_insert(Some(account));
         }
@@ -129,15 +133,26 @@ impl Users {
         Ok(*self.groups.entry(name.into()).or_insert(None))
     }
 
+    /// The passwd file has a user of this name, whatever else may be known of it.
+    pub(super) fn is_local(&self, name: &str) -> bool {
+        self.local.contains(name)
+    }
+
+    /// Every group that the group file lists this user in.
+    pub(super) fn local_groups_of(&self, name: &str) -> BTreeSet<u32> {
+        self.member_of.get(name).cloned().unwrap_or_default()
+    }
+
     /// Every group that lists this user as a member, as initgroups(3) would find.
     pub(super) fn groups_of(&mut self, name: &str) -> Result<BTreeSet<u32>, Unanswered> {
-        if self.remote_groups && self.asked.insert(name.into()) {
+        if self.remote_groups && !self.asked.contains(name) {
             // `name  gid gid ...`
             let line = self.ask("initgroups", name)?.unwrap_or_default();
+            self.asked.insert(name.into());
             let found = line.split_ascii_whitespace().skip(1).filter_map(|g| g.parse::<u32>().ok());
             self.member_of.entry(name.into()).or_default().extend(found);
         }
-        Ok(self.member_of.get(name).cloned().unwrap_or_default())
+        Ok(self.local_groups_of(name))
     }
 
     /// Names of all users seen so far.
@@ -179,17 +194,15 @@ fn groups_are_remote() -> bool {
     })
 }
 
-/// Checks a user's or group's name or number as written: `Ok(Some(number))` for digits.
-pub(super) fn check_name(name: &str) -> Result<Option<u32>, String> {
+/// Checks a user's or group's name or number as written: `Ok(Some(number))` for digits. The error is a clause.
+pub(super) fn check_name(name: &str) -> Result<Option<u32>, &'static str> {
     let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
     if digits {
         return match name.parse::<u32>() {
             // (uid_t)-1 means "no change" to the kernel, and 65535 is what is left of it in 16 bits.
-            Ok(u32::MAX | 65_535) => {
-                Err(format!("`{name}` is reserved: the kernel takes it for \"nobody said\""))
-            }
+            Ok(u32::MAX | 65_535) => Err("this number is reserved, it stands for no one"),
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(format!("`{name}` is larger than any id")),
+            Err(_) => Err("it is larger than any id"),
         };
     }
     let body = name.strip_suffix('$').unwrap_or(name);
@@ -198,7 +211,7 @@ pub(super) fn check_name(name: &str) -> Result<Option<u32>, String> {
     if first && rest {
         return Ok(None);
     }
-    Err(format!("`{name}` is neither a name (letters, digits, `_` and `-`, not a digit first) nor a number"))
+    Err("it is neither a name (letters, digits, `_` and `-`, no digit first) nor a number")
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 use super::{
     diagnostic::{At, Problems},
     schema::Kind,
-    words,
 };
 use crate::plan::{
     ExitMatch, LimitValue, Millis,
@@ -49,10 +48,10 @@ pub(super) struct Reader<'a> {
     pub(super) problems: &'a mut Problems,
 }
 
-type Raw<'a> = Spanned<DeValue<'a>>;
+pub(super) type Raw<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
-    fn at(&self, span: Range<usize>) -> At {
+    pub(super) fn at(&self, span: Range<usize>) -> At {
         At::new(self.source, span)
     }
 
@@ -65,6 +64,7 @@ impl Reader<'_> {
             Kind::Exits => return self.exits(raw).map(Value::Exits),
             Kind::Flag => raw.as_ref().as_bool().map(Value::Flag).ok_or_else(String::new),
             Kind::Text => text(raw).and_then(line).map(Value::Text),
+            Kind::Path => text(raw).and_then(path).map(Value::Text),
             Kind::Account => account(raw).map(Value::Text),
             Kind::Count(min, max) => count(raw, *min, *max).map(Value::Count),
             Kind::Permille(min, max) => permille(raw, *min, *max).map(Value::Permille),
@@ -83,7 +83,7 @@ impl Reader<'_> {
     }
 
     /// An empty `why` stands for a value of the wrong type.
-    fn refuse(&mut self, kind: &Kind, raw: &Raw<'_>, why: &str) {
+    pub(super) fn refuse(&mut self, kind: &Kind, raw: &Raw<'_>, why: &str) {
         let at = self.at(raw.span());
         let (path, found) = (self.path, name_of(raw.as_ref()));
         let message = match (why, raw.as_ref().as_str()) {
@@ -102,124 +102,6 @@ impl Reader<'_> {
         let message = unsupported
             .map_or(message, |word| format!("`{path} = \"{word}\"` is not supported by this version"));
         self.problems.error(at, message);
-    }
-
-    fn items(&mut self, raw: &Raw<'_>) -> Option<Vec<Item>> {
-        let Some(array) = raw.as_ref().as_array() else {
-            self.refuse(&Kind::Names, raw, "");
-            return None;
-        };
-        let mut out = Vec::with_capacity(array.len());
-        for element in array.iter() {
-            let at = self.at(element.span());
-            match element.as_ref().as_str() {
-                Some(text) if text.contains('\0') => {
-                    self.problems.error(at, format!("`{}` cannot hold a NUL character", self.path));
-                }
-                Some(text) => out.push(Item { text: text.to_owned(), at }),
-                None => {
-                    let found = name_of(element.as_ref());
-                    self.problems.error(at, format!("`{}` takes only strings, not {found}", self.path));
-                }
-            }
-        }
-        (out.len() == array.len()).then_some(out)
-    }
-
-    fn command(&mut self, raw: &Raw<'_>) -> Option<Vec<Item>> {
-        let DeValue::String(string) = raw.as_ref() else {
-            if raw.as_ref().is_array() {
-                let items = self.items(raw)?;
-                return match items.first() {
-                    Some(program) if program.text.is_empty() => {
-                        self.problems.error(program.at, format!("`{}` names no program", self.path));
-                        None
-                    }
-                    _ => Some(items),
-                };
-            }
-            self.refuse(&Kind::Command, raw, "");
-            return None;
-        };
-        let at = self.at(raw.span());
-        match words::split(string) {
-            Ok(split) => {
-                if let Some(operator) = split.operator {
-                    self.problems.warn(
-                        at,
-                        format!(
-                            "`{operator}` in `{}` is an argument like any other: keepd runs no shell \
-                             (write [\"/bin/sh\", \"-c\", \"…\"] where one is meant)",
-                            self.path
-                        ),
-                    );
-                }
-                if split.words.first().is_some_and(|program| !program.is_empty()) {
-                    return Some(split.words.into_iter().map(|text| Item { text, at }).collect());
-                }
-                self.problems.error(at, format!("`{}` names no program", self.path));
-            }
-            Err(why) => self.problems.error(at, format!("`{}` cannot be split into words: {why}", self.path)),
-        }
-        None
-    }
-
-    fn map(&mut self, raw: &Raw<'_>) -> Option<Vec<(String, Item)>> {
-        let Some(table) = raw.as_ref().as_table() else {
-            self.refuse(&Kind::Map, raw, "");
-            return None;
-        };
-        let mut out = Vec::with_capacity(table.len());
-        for (key, value) in table {
-            let (name, at) = (key.as_ref().as_ref(), self.at(value.span()));
-            if name.is_empty() || name.contains(['=', '\0']) {
-                let at = self.at(key.span());
-                self.problems.error(
-                    at,
-                    format!(
-                        "`{}` cannot set \"{}\": that is no variable's name",
-                        self.path,
-                        name.escape_debug()
-                    ),
-                );
-            } else if let Some(text) = value.as_ref().as_str().filter(|t| !t.contains('\0')) {
-                out.push((name.to_owned(), Item { text: text.to_owned(), at }));
-            } else {
-                let found = match value.as_ref() {
-                    DeValue::Integer(i) => format!("an integer (write \"{i}\")"),
-                    DeValue::Boolean(b) => format!("a boolean (write \"{b}\")"),
-                    DeValue::String(_) => "one with a NUL character".into(),
-                    other => name_of(other).into(),
-                };
-                self.problems.error(at, format!("`{}.{name}` must be a string, not {found}", self.path));
-            }
-        }
-        (out.len() == table.len()).then_some(out)
-    }
-
-    fn exits(&mut self, raw: &Raw<'_>) -> Option<Vec<ExitMatch>> {
-        let Some(array) = raw.as_ref().as_array() else {
-            self.refuse(&Kind::Exits, raw, "");
-            return None;
-        };
-        let mut out = Vec::with_capacity(array.len());
-        for element in array.iter() {
-            let found = match element.as_ref() {
-                DeValue::Integer(_) => {
-                    count(element, 0, 255).map(|code| ExitMatch::Code(i32::try_from(code).unwrap_or(255)))
-                }
-                DeValue::String(s) if s.bytes().all(|b| b.is_ascii_digit()) => {
-                    Err("an exit status is written without quotes".into())
-                }
-                DeValue::String(s) => parse_signal(s).map(ExitMatch::Signal),
-                _ => Err(String::new()),
-            };
-            match found {
-                Ok(exit) => out.push(exit),
-                Err(why) => self.refuse(&Kind::Exits, element, &why),
-            }
-        }
-        (out.len() == array.len()).then_some(out)
     }
 }
 
@@ -243,6 +125,7 @@ fn expected(kind: &Kind) -> String {
     match kind {
         Kind::Flag => "true or false",
         Kind::Text => "a string",
+        Kind::Path => "a path (a string)",
         Kind::Account => "a name (a string) or a number",
         Kind::Names => "an array of strings",
         Kind::Command => "an array of strings, or one string",
@@ -280,6 +163,10 @@ fn line(text: &str) -> Result<String, String> {
     }
 }
 
+fn path(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".into()) } else { line(text) }
+}
+
 fn integer(raw: &Raw<'_>) -> Option<Result<u64, String>> {
     let i = raw.as_ref().as_integer()?;
     let (digits, radix) = (i.as_str(), i.radix());
@@ -290,7 +177,7 @@ fn integer(raw: &Raw<'_>) -> Option<Result<u64, String>> {
     })
 }
 
-fn count(raw: &Raw<'_>, min: u64, max: u64) -> Result<u64, String> {
+pub(super) fn count(raw: &Raw<'_>, min: u64, max: u64) -> Result<u64, String> {
     let n = integer(raw).ok_or_else(String::new)??;
     match n {
         n if n < min => Err(format!("it must be at least {min}")),

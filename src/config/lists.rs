@@ -1,0 +1,130 @@
+//! Values of several parts: arrays of strings, commands, variables and exit statuses. Each part that does not
+//! fit is reported at its own place.
+
+use super::{
+    schema::Kind,
+    value::{Item, Raw, Reader, count, name_of},
+    words,
+};
+use crate::plan::{ExitMatch, signal::parse_signal};
+use toml::de::DeValue;
+
+impl Reader<'_> {
+    pub(super) fn items(&mut self, raw: &Raw<'_>) -> Option<Vec<Item>> {
+        let Some(array) = raw.as_ref().as_array() else {
+            self.refuse(&Kind::Names, raw, "");
+            return None;
+        };
+        let mut out = Vec::with_capacity(array.len());
+        for element in array.iter() {
+            let at = self.at(element.span());
+            match element.as_ref().as_str() {
+                Some(text) if text.contains('\0') => {
+                    self.problems.error(at, format!("`{}` cannot hold a NUL character", self.path));
+                }
+                Some(text) => out.push(Item { text: text.to_owned(), at }),
+                None => {
+                    let found = name_of(element.as_ref());
+                    self.problems.error(at, format!("`{}` takes only strings, not {found}", self.path));
+                }
+            }
+        }
+        (out.len() == array.len()).then_some(out)
+    }
+
+    pub(super) fn command(&mut self, raw: &Raw<'_>) -> Option<Vec<Item>> {
+        let DeValue::String(string) = raw.as_ref() else {
+            if raw.as_ref().is_array() {
+                let items = self.items(raw)?;
+                return match items.first() {
+                    Some(program) if program.text.is_empty() => {
+                        self.problems.error(program.at, format!("`{}` names no program", self.path));
+                        None
+                    }
+                    _ => Some(items),
+                };
+            }
+            self.refuse(&Kind::Command, raw, "");
+            return None;
+        };
+        let at = self.at(raw.span());
+        match words::split(string) {
+            Ok(split) => {
+                if let Some(operator) = split.operator {
+                    self.problems.warn(
+                        at,
+                        format!(
+                            "`{operator}` in `{}` is an argument like any other: keepd runs no shell \
+                             (write [\"/bin/sh\", \"-c\", \"…\"] where one is meant)",
+                            self.path
+                        ),
+                    );
+                }
+                if split.words.first().is_some_and(|program| !program.is_empty()) {
+                    return Some(split.words.into_iter().map(|text| Item { text, at }).collect());
+                }
+                self.problems.error(at, format!("`{}` names no program", self.path));
+            }
+            Err(why) => self.problems.error(at, format!("`{}` cannot be split into words: {why}", self.path)),
+        }
+        None
+    }
+
+    pub(super) fn map(&mut self, raw: &Raw<'_>) -> Option<Vec<(String, Item)>> {
+        let Some(table) = raw.as_ref().as_table() else {
+            self.refuse(&Kind::Map, raw, "");
+            return None;
+        };
+        let mut out = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            let (name, at) = (key.as_ref().as_ref(), self.at(value.span()));
+            if name.is_empty() || name.contains(['=', '\0']) {
+                let at = self.at(key.span());
+                self.problems.error(
+                    at,
+                    format!(
+                        "`{}` cannot set \"{}\": that is no variable's name",
+                        self.path,
+                        name.escape_debug()
+                    ),
+                );
+            } else if let Some(text) = value.as_ref().as_str().filter(|t| !t.contains('\0')) {
+                out.push((name.to_owned(), Item { text: text.to_owned(), at }));
+            } else {
+                let found = match value.as_ref() {
+                    DeValue::Integer(i) => format!("an integer (write \"{i}\")"),
+                    DeValue::Boolean(b) => format!("a boolean (write \"{b}\")"),
+                    DeValue::String(_) => "one with a NUL character".into(),
+                    other => name_of(other).into(),
+                };
+                self.problems.error(at, format!("`{}.{name}` must be a string, not {found}", self.path));
+            }
+        }
+        (out.len() == table.len()).then_some(out)
+    }
+
+    pub(super) fn exits(&mut self, raw: &Raw<'_>) -> Option<Vec<ExitMatch>> {
+        let Some(array) = raw.as_ref().as_array() else {
+            self.refuse(&Kind::Exits, raw, "");
+            return None;
+        };
+        let mut out = Vec::with_capacity(array.len());
+        for element in array.iter() {
+            let found = match element.as_ref() {
+                DeValue::Integer(_) => {
+                    count(element, 0, 255).map(|code| ExitMatch::Code(i32::try_from(code).unwrap_or(255)))
+                }
+                DeValue::String(s) if s.bytes().all(|b| b.is_ascii_digit()) => {
+                    Err("an exit status is written without quotes".into())
+                }
+                DeValue::String(s) => parse_signal(s).map(ExitMatch::Signal),
+                _ => Err(String::new()),
+            };
+            match found {
+                Ok(exit) => out.push(exit),
+                Err(why) => self.refuse(&Kind::Exits, element, &why),
+            }
+        }
+        (out.len() == array.len()).then_some(out)
+    }
+}
