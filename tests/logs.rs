@@ -2,6 +2,7 @@
 
 // Processes are killed at moments that are the input of a test; nothing else here waits for time to pass.
 #![allow(clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used)]
 
 use keepd::{
     logs::{Engine, From, Reader, Report, rotate},
@@ -74,17 +75,19 @@ impl Rig {
     }
 
     fn in_trouble(&self, service: &str) -> String {
-        let report = self.until("trouble", |r| {
-            matches!(r, Report::Trouble { service: s, message: Some(_) } if s.as_str() == service)
-        });
+        let report = self.until(
+            "trouble",
+            |r| matches!(r, Report::Trouble { service: s, message: Some(_) } if s.as_str() == service),
+        );
         let Report::Trouble { message: Some(message), .. } = report else { unreachable!() };
         message
     }
 
     fn recovered(&self, service: &str) {
-        self.until("recovery", |r| {
-            matches!(r, Report::Trouble { service: s, message: None } if s.as_str() == service)
-        });
+        self.until(
+            "recovery",
+            |r| matches!(r, Report::Trouble { service: s, message: None } if s.as_str() == service),
+        );
     }
 
     /// (in, written, dropped, lines dropped)
@@ -229,7 +232,8 @@ fn files_end_at_line_ends_over_thousands_of_rotations() {
 #[test]
 fn only_so_many_files_and_bytes_are_kept() {
     let rig = Rig::new();
-    for (service, keep, max_total, most) in [("few", 3, None, 3), ("small", 100, Some(2000), 4), ("one", 0, None, 0)]
+    for (service, keep, max_total, most) in
+        [("few", 3, None, 3), ("small", 100, Some(2000), 4), ("one", 0, None, 0)]
     {
         let spec = LogSpec { keep, max_total, ..rig.spec(service, 400) };
         let mut input = rig.attach(service, 1, &spec);
@@ -244,7 +248,10 @@ fn only_so_many_files_and_bytes_are_kept() {
         assert!(rotated <= most && rotated + 1 >= most, "{service}: {files:?}");
         let bytes: u64 = files.iter().map(|f| f.metadata().unwrap().len()).sum();
         assert!(max_total.is_none_or(|most| bytes <= most), "{service}: {bytes} bytes");
-        assert!(lines(0..1001).ends_with(&text(&rig.dir(service))), "{service}: what is left is not the newest");
+        assert!(
+            lines(0..1001).ends_with(&text(&rig.dir(service))),
+            "{service}: what is left is not the newest"
+        );
         assert_eq!(fs::read_to_string(rig.dir(service).join("notes.txt")).unwrap(), "mine");
     }
 }

@@ -217,7 +217,9 @@ impl Pump {
             Next::Nothing => None,
             Next::At(at) => {
                 // A pipe that is watched costs its writer a fifth more per write, even while nobody waits.
-                if let Some(source) = service.streams[which].head() && source.known {
+                if let Some(source) = service.streams[which].head()
+                    && source.known
+                {
                     self.poller.remove(source.pipe.as_fd());
                     source.known = false;
                 }
