@@ -208,3 +208,96 @@ fn list(folder: &Folder, after: u64) -> io::Result<Vec<(u64, String)>> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::rotate::name, *};
+    use proptest::prelude::*;
+    use std::{fs, io::Write};
+
+    fn everything(reader: &mut Reader) -> Vec<u8> {
+        let (mut all, mut buf) = (Vec::new(), [0; 7]);
+        loop {
+            match reader.read(&mut buf).unwrap() {
+                0 => return all,
+                n => all.extend_from_slice(&buf[..n]),
+            }
+        }
+    }
+
+    /// What `tail -n` would print of the files together.
+    fn tail(all: &[u8], lines: usize) -> Vec<u8> {
+        let split: Vec<_> = all.split_inclusive(|b| *b == b'\n').collect();
+        split[split.len().saturating_sub(lines)..].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_lines_span_files(
+            files in prop::collection::vec("[a\n]{0,30}", 0..6),
+            lines in 0..40usize,
+            with_current: bool,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            for (n, content) in files.iter().enumerate() {
+                let live = with_current && n + 1 == files.len();
+                let name = if live { "current".into() } else { name("", 0, n as u64 + 1) };
+                fs::write(dir.path().join(name), content).unwrap();
+            }
+            let all = files.concat();
+            let mut reader = Reader::open(dir.path(), From::LastLines(lines as u64)).unwrap();
+            prop_assert_eq!(everything(&mut reader), tail(all.as_bytes(), lines));
+            let mut reader = Reader::open(dir.path(), From::Start).unwrap();
+            prop_assert_eq!(everything(&mut reader), all.as_bytes());
+        }
+    }
+
+    #[test]
+    fn long_files_are_searched_block_by_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let all: String = (0..50_000).map(|n| format!("line {n}\n")).collect();
+        fs::write(dir.path().join("current"), &all).unwrap();
+        for lines in [1, 10_000, 49_999, 50_000, 50_001] {
+            let mut reader = Reader::open(dir.path(), From::LastLines(lines as u64)).unwrap();
+            assert!(everything(&mut reader) == tail(all.as_bytes(), lines), "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_reader_goes_on_over_rotations_deletions_and_a_missing_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("web");
+        let path = |n: &str| dir.join(n);
+        let rotated = |n| dir.join(name("", 0, n));
+        let mut reader = Reader::open(&dir, From::End).unwrap();
+        assert_eq!(everything(&mut reader), b"");
+        fs::create_dir(&dir).unwrap();
+        fs::write(path("current"), "one\n").unwrap();
+        assert_eq!(everything(&mut reader), b"one\n");
+        let mut file = fs::OpenOptions::new().append(true).open(path("current")).unwrap();
+        file.write_all(b"two\n").unwrap();
+        fs::rename(path("current"), rotated(1)).unwrap();
+        // Between the rename and the new file.
+        assert_eq!(everything(&mut reader), b"two\n");
+        fs::write(rotated(2), "three\n").unwrap();
+        fs::write(rotated(3), "four\n").unwrap();
+        fs::write(path("current"), "five\n").unwrap();
+        assert_eq!(everything(&mut reader), b"three\nfour\nfive\n");
+        // What it reads is rotated and pruned, and more with it.
+        fs::remove_file(path("current")).unwrap();
+        fs::write(rotated(9), "six\n").unwrap();
+        assert_eq!(everything(&mut reader), b"six\n");
+        // Everything is deleted, and the numbers begin anew.
+        fs::write(path("current"), "seven\n").unwrap();
+        assert_eq!(everything(&mut reader), b"seven\n");
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(everything(&mut reader), b"");
+        fs::create_dir(&dir).unwrap();
+        fs::write(rotated(1), "eight\n").unwrap();
+        fs::write(path("current"), "nine\n").unwrap();
+        assert_eq!(everything(&mut reader), b"eight\nnine\n");
+        // Emptied and written again.
+        fs::write(path("current"), "ten\n").unwrap();
+        assert_eq!(everything(&mut reader), b"ten\n");
+    }
+}

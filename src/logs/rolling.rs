@@ -50,3 +50,50 @@ impl Write for RollingFile {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn records_stay_whole_and_old_files_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = RollingFile::new(&dir.path().join("keepd.log"), 100, 2).unwrap();
+        for n in 0..50 {
+            let record = format!("record {n} {}\n", "-".repeat(n % 40));
+            file.write_all(record.as_bytes()).unwrap();
+        }
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(names[0].starts_with("keepd-20") && names[2] == "keepd.log", "{names:?}");
+        let mut next = None;
+        for name in names {
+            let text = fs::read_to_string(dir.path().join(name)).unwrap();
+            assert!(text.len() <= 100 && text.ends_with('\n'), "{text:?}");
+            for line in text.lines() {
+                let number: u32 = line.split(' ').nth(1).unwrap().parse().unwrap();
+                assert_eq!(number, *next.get_or_insert(number));
+                next = Some(number + 1);
+            }
+        }
+        assert_eq!(next, Some(50));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub/keepd.log");
+        fs::write(dir.path().join("sub"), "in the way").unwrap();
+        let mut file = RollingFile::new(&path, 1000, 2).unwrap();
+        file.write_all(b"lost\n").unwrap();
+        file.write_all(b"lost too\n").unwrap();
+        fs::remove_file(dir.path().join("sub")).unwrap();
+        file.write_all(b"kept\n").unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "keepd: dropped 2 log records here\nkept\n");
+    }
+}

@@ -123,3 +123,137 @@ impl Ledger {
         self.bytes -= self.rotated.pop_front().map_or(0, |r| r.size);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    #[test]
+    fn names_tell_time_and_sequence() {
+        let made = name("", 1_795_219_200_000, 1);
+        assert_eq!(made, "2026-11-21T00-00-00.000001.log");
+        assert_eq!(sequence("", &made), Some(1));
+        assert_eq!(name("keepd-", 0, 1_234_567), "keepd-1970-01-01T00-00-00.1234567.log");
+    }
+
+    #[test]
+    fn other_names_are_not_ours() {
+        for foreign in [
+            "current",
+            "2026-11-21T00-00-00.000001.log.gz",
+            "2026-11-21T00-00-00.1.log",
+            "2026-11-21T00-00-00.0000001.log",
+            "2026-11-21T00-00-00.+00001.log",
+            "2026-11-21T00-00-00..log",
+            "2026-11-21 00-00-00.000001.log",
+            "x2026-11-21T00-00-00.000001.log",
+            "2026-11-21T00-00-00.99999999999999999999.log",
+        ] {
+            assert_eq!(sequence("", foreign), None, "{foreign}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_read_back(ms in any::<u64>(), number in 1..=LAST, prefix in "(keepd-)?") {
+            prop_assert_eq!(sequence(&prefix, &name(&prefix, ms, number)), Some(number));
+        }
+
+        #[test]
+        fn reading_a_name_never_panics(prefix in ".{0,4}", text in ".{0,48}") {
+            sequence(&prefix, &text);
+        }
+
+        #[test]
+        fn a_file_passes_its_limit_by_one_line_at_most(
+            max in 1..400u64,
+            lines in prop::collection::vec(1..90u64, 1..120),
+            batch in 1..200u64,
+        ) {
+            let ends: BTreeSet<u64> = lines.iter().scan(0, |at, n| { *at += n; Some(*at) }).collect();
+            let (mut begin, mut at, total) = (0, 0, lines.iter().sum::<u64>());
+            while at < total {
+                match room(at - begin, max) {
+                    Room::Free(free) => {
+                        let step = free.min(batch).min(total - at);
+                        prop_assert!(step > 0);
+                        let passed = ends.range(at..=at + step).find(|e| **e - begin >= max);
+                        prop_assert_eq!(passed, None);
+                        at += step;
+                    }
+                    Room::Line => {
+                        at = *ends.range(at + 1..).next().unwrap();
+                        prop_assert!(at - begin >= max && at - begin < max + 90);
+                        begin = at;
+                    }
+                }
+            }
+        }
+
+        /// A folder, rotations and kills in between: what the next process finds is always enough.
+        #[test]
+        fn every_crash_point_is_recovered_from(
+            foreign in prop::collection::btree_set("[a-z.0-9-]{1,20}", 0..5),
+            keep in 0..5u32,
+            max_total in prop::option::of(100..900u64),
+            // (size of the file, milliseconds on the wall, steps until the kill, if there is one)
+            rounds in prop::collection::vec((1..200u64, 0..u64::from(u32::MAX) * 1000, prop::option::of(0..4u32)), 1..60),
+        ) {
+            let limits = Limits { max_size: 100, keep, max_total };
+            let mut folder: BTreeMap<String, u64> = foreign.iter().map(|n| (n.clone(), 7)).collect();
+            let mut ledger = Ledger::new("", folder.clone());
+            let (mut used, mut newest) = (BTreeSet::new(), 0);
+            for (size, wall, kill) in rounds {
+                let mut steps = kill.map_or(u32::MAX, |n| n);
+                let mut step = || { let alive = steps > 0; steps = steps.saturating_sub(1); alive };
+                let killed = 'life: {
+                    if !step() { break 'life true }
+                    let new = ledger.next_name(wall);
+                    prop_assert!(!folder.contains_key(&new));
+                    let number = sequence("", &new).unwrap();
+                    // Only where everything was pruned, and that was forgotten, can a number come again.
+                    prop_assert!(number > newest || folder.keys().all(|n| sequence("", n).is_none()));
+                    newest = number;
+                    folder.insert(new.clone(), size);
+                    used.insert(new.clone());
+                    if !step() { break 'life true }
+                    ledger.rotated(new, size);
+                    while let Some(old) = ledger.excess(limits) {
+                        prop_assert!(folder.remove(old).is_some() && !foreign.contains(old));
+                        ledger.removed();
+                        if !step() { break 'life true }
+                    }
+                    false
+                };
+                if killed {
+                    ledger = Ledger::new("", folder.clone());
+                    continue;
+                }
+                let ours: Vec<_> = folder.iter().filter_map(|(n, s)| Some((sequence("", n)?, *s))).collect();
+                prop_assert!(ours.len() <= keep as usize);
+                let bytes: u64 = ours.iter().map(|(_, s)| s).sum();
+                prop_assert!(max_total.is_none_or(|most| ours.is_empty() || bytes + 100 <= most));
+                prop_assert_eq!(&ledger, &Ledger { next: ledger.next, ..Ledger::new("", folder.clone()) });
+            }
+            prop_assert!(foreign.iter().all(|n| folder.contains_key(n)));
+        }
+
+        #[test]
+        fn the_oldest_go_first(numbers in prop::collection::btree_set(1..100_000u64, 1..30), keep in 0..30u32) {
+            // Times in the names run backwards: only the number counts.
+            let listing: Vec<_> = numbers.iter().map(|n| (name("", 1_000_000_000_000 - n * 1000, *n), 1)).collect();
+            let mut ledger = Ledger::new("", listing);
+            let limits = Limits { max_size: 1, keep, max_total: None };
+            let mut gone = Vec::new();
+            while let Some(old) = ledger.excess(limits) {
+                gone.push(sequence("", old).unwrap());
+                ledger.removed();
+            }
+            let expected: Vec<_> =
+                numbers.iter().copied().take(numbers.len().saturating_sub(keep as usize)).collect();
+            prop_assert_eq!(gone, expected);
+        }
+    }
+}
