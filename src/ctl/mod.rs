@@ -15,6 +15,8 @@ mod shutdown;
 mod socket;
 mod status;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use args::{Cli, Command};
