@@ -30,6 +30,9 @@ use std::{
 };
 use text::Look;
 
+/// So much is printed with one write.
+const OUTPUT: usize = 64 * 1024;
+
 /// Does what the command line says and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
@@ -54,7 +57,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(cli: Cli) -> Result<u8, Fail> {
     let look = Look::of_stdout();
     let server = Server::new(socket::candidates(cli.socket, &socket::Surroundings::of_process()));
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::with_capacity(OUTPUT, io::stdout().lock());
     let done = async {
         match cli.command {
             Command::Status(a) => status::run(&server, &a, look, &mut out).await,
