@@ -14,17 +14,19 @@ use crate::{
     wire,
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::{
     Request, Response, StatusCode,
     body::{Body as _, Incoming},
-    header::{ALLOW, CACHE_CONTROL, HeaderMap, HeaderValue},
+    header::{ALLOW, CACHE_CONTROL, EXPECT, HeaderMap, HeaderValue},
 };
 use std::time::Duration;
 
 /// How long an action is waited for where the caller says nothing.
 const WAIT: Duration = Duration::from_secs(60);
-const BODY_MAX: u64 = 64 * 1024;
+const BODY_MAX: usize = 64 * 1024;
+/// So much of a longer one is read before it is refused.
+const DROPPED_MAX: usize = 16 * 1024 * 1024;
 const LINES: u64 = 100;
 const LINES_MAX: u64 = 1_000_000;
 
@@ -76,7 +78,8 @@ async fn call(
     let handle = &context.handle;
     let (head, body) = request.into_parts();
     let query = Query::parse(head.uri.query().unwrap_or_default(), route.query)?;
-    let body = read(body, &context.limits).await?;
+    let waits = head.headers.contains_key(EXPECT);
+    let body = read(body, waits, &context.limits).await?;
     match route.call {
         Call::Status => Ok(json(StatusCode::OK, &status(handle))),
         Call::Services => Ok(services(handle)),
@@ -110,24 +113,32 @@ async fn call(
     }
 }
 
-/// Reads the whole body, within bounds of length and time.
-async fn read(body: Incoming, limits: &Limits) -> Result<Bytes, Refused> {
+/// Reads the whole body, within bounds of length and time. What is too long is read on for a while and dropped, for
+/// many clients hear no answer before they have sent everything; not from one that `waits` to be told to send it.
+async fn read(mut body: Incoming, waits: bool, limits: &Limits) -> Result<Bytes, Refused> {
     let too_long = || {
-        Refused::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("cannot take a body of more than {BODY_MAX} bytes"),
-        )
+        let detail = format!("cannot take a body of more than {BODY_MAX} bytes");
+        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    if body.size_hint().lower() > BODY_MAX {
+    if waits && body.size_hint().lower() > BODY_MAX as u64 {
         return Err(too_long());
     }
-    let whole = Limited::new(body, BODY_MAX as usize).collect();
+    let whole = async {
+        let (mut whole, mut length) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            length += data.len();
+            if length <= BODY_MAX {
+                whole.extend_from_slice(&data);
+            } else if length > DROPPED_MAX {
+                break;
+            }
+        }
+        Ok::<_, hyper::Error>((whole, length))
+    };
     match tokio::time::timeout(limits.body, whole).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_long()),
+        Ok(Ok((whole, length))) if length <= BODY_MAX => Ok(whole.into()),
+        Ok(Ok(_)) => Err(too_long()),
         Ok(Err(e)) => Err(Refused::new(StatusCode::BAD_REQUEST, format!("cannot read the body: {e}"))),
         Err(_) => Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "cannot read the body: it takes too long")),
     }
@@ -233,7 +244,9 @@ fn event_stream(handle: &Handle, headers: &HeaderMap, query: &Query) -> Result<R
         })?);
     }
     let follow = query.flag("follow", true)?;
-    let chunks = events::open(log.clone(), after.unwrap_or_else(|| log.last()), follow);
+    // Whoever follows begins now, whoever does not wants all there is.
+    let after = after.unwrap_or_else(|| if follow { log.last() } else { 0 });
+    let chunks = events::open(log.clone(), after, follow);
     let mut response = stream("text/event-stream", Bytes::new(), chunks);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

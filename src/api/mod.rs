@@ -14,6 +14,8 @@ mod reply;
 mod rights;
 pub mod route;
 mod stall;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use accept::{bind, serve};
 pub use rights::Rights;

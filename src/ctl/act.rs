@@ -116,9 +116,9 @@ async fn targets(server: &Server, act: &Act) -> Result<Vec<String>, Fail> {
         return Ok(vec![name.clone()]);
     }
     let mut client = server.connect().await?;
-    let all = select::all(&mut client).await?;
-    let chosen = select::select(&mut client, all, &act.names).await?;
-    Ok(chosen.into_iter().map(|s| s.name).collect())
+    let list = select::list(&mut client).await?;
+    let chosen = select::select(&mut client, &list, &act.names).await?;
+    Ok(chosen.into_iter().map(|s| s.name.into_owned()).collect())
 }
 
 /// 0 if every instance got where it was to go.

@@ -11,7 +11,7 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::{io, path::PathBuf, time::Duration};
 use tokio::net::UnixStream;
 
@@ -78,8 +78,12 @@ impl Client {
 
     /// `GET path`, as JSON.
     pub(super) async fn get<T: DeserializeOwned>(&mut self, path: &str, within: Duration) -> Result<T, Fail> {
-        let answer = limited(within, async { text(self.open(path).await?).await }).await?;
-        decode(&answer)
+        decode(&self.get_text(path, within).await?)
+    }
+
+    /// `GET path`, as it comes.
+    pub(super) async fn get_text(&mut self, path: &str, within: Duration) -> Result<Bytes, Fail> {
+        limited(within, async { text(self.open(path).await?).await }).await
     }
 
     /// `POST path`, as JSON.
@@ -160,7 +164,8 @@ async fn limited<T>(within: Duration, call: impl Future<Output = Result<T, Fail>
     tokio::time::timeout(within, call).await.unwrap_or_else(|_| Err(late()))
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fail> {
+/// Reads JSON; what is borrowed stays in `body`.
+pub(super) fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fail> {
     serde_json::from_slice(body).map_err(|e| {
         let detail =
             format!("cannot read keepd's answer: {e}; keepctl and keepd may be of different versions");

@@ -4,10 +4,9 @@ use super::{
     args::LogsArgs,
     client::{Server, broken, segment},
     fail::{FAILED, Fail},
-    select,
+    select::{self, Listed},
     text::{Look, escape, escape_bytes},
 };
-use crate::wire::Service;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -24,8 +23,8 @@ pub(super) async fn run(
     out: &mut impl Write,
 ) -> Result<u8, Fail> {
     let mut client = server.connect().await?;
-    let all = select::all(&mut client).await?;
-    let mut chosen = select::select(&mut client, all, &args.names).await?;
+    let list = select::list(&mut client).await?;
+    let mut chosen = select::select(&mut client, &list, &args.names).await?;
     if chosen.len() != 1 {
         // Whoever asks for many does not ask for those that have none.
         chosen.retain(|s| s.log.file.is_some());
@@ -47,7 +46,7 @@ pub(super) async fn run(
     }
 }
 
-fn path(service: &Service, args: &LogsArgs) -> String {
+fn path(service: &Listed<'_>, args: &LogsArgs) -> String {
     let stream = if args.stderr { "&stream=stderr" } else { "" };
     let name = segment(&service.name);
     format!("/v1/services/{name}/logs?lines={}&follow={}{stream}", args.lines, args.follow)
@@ -91,7 +90,7 @@ async fn single(mut body: Incoming, look: Look, out: &mut impl Write) -> Result<
 /// Several logs at once; a line is shown when it is whole.
 async fn follow(
     server: &Server,
-    services: &[Service],
+    services: &[Listed<'_>],
     args: &LogsArgs,
     look: Look,
     out: &mut impl Write,
@@ -135,7 +134,7 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(services: &[Service], look: Look) -> Printer {
+    fn new(services: &[Listed<'_>], look: Look) -> Printer {
         let width = services.iter().map(|s| s.name.len()).max().unwrap_or(0);
         Printer {
             names: services.iter().map(|s| format!("{:width$}", s.name)).collect(),
@@ -180,7 +179,7 @@ mod tests {
     use super::*;
 
     fn printer(look: Look) -> Printer {
-        let named = |name: &str| Service { name: name.into(), ..Service::default() };
+        let named = |name: &'static str| Listed { name: name.into(), ..Listed::default() };
         Printer::new(&[named("a"), named("web@0")], look)
     }
 

@@ -15,6 +15,8 @@ mod shutdown;
 mod socket;
 mod status;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use args::{Cli, Command};
@@ -27,6 +29,9 @@ use std::{
     process::ExitCode,
 };
 use text::Look;
+
+/// So much is printed with one write.
+const OUTPUT: usize = 64 * 1024;
 
 /// Does what the command line says and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -52,7 +57,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(cli: Cli) -> Result<u8, Fail> {
     let look = Look::of_stdout();
     let server = Server::new(socket::candidates(cli.socket, &socket::Surroundings::of_process()));
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::with_capacity(OUTPUT, io::stdout().lock());
     let done = async {
         match cli.command {
             Command::Status(a) => status::run(&server, &a, look, &mut out).await,

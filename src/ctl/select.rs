@@ -1,14 +1,51 @@
 //! Which services the names and patterns of a command line mean.
 
 use super::{
-    client::{Client, SOON, segment},
+    client::{Client, SOON, decode, segment},
     fail::{Fail, UNKNOWN},
 };
-use crate::wire::{Service, Services};
+use bytes::Bytes;
+use serde::{Deserialize, de::IgnoredAny};
+use std::borrow::Cow;
 
-/// All services, sorted by name.
-pub(super) async fn all(client: &mut Client) -> Result<Vec<Service>, Fail> {
-    Ok(client.get::<Services>("/v1/services", SOON).await?.services)
+/// What the commands need of each service of the list; the rest of a long list is not worth its copies.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Listed<'a> {
+    #[serde(borrow)]
+    pub(super) name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) service: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) description: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) state: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) reason: Cow<'a, str>,
+    pub(super) ready: bool,
+    pub(super) pid: Option<u32>,
+    pub(super) uptime_ms: Option<u64>,
+    pub(super) restarts: u32,
+    pub(super) log: Log,
+}
+
+/// Of [`Listed`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Log {
+    /// Whether there is one.
+    pub(super) file: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct List<'a> {
+    #[serde(borrow)]
+    services: Vec<Listed<'a>>,
+}
+
+/// The list of all services as keepd gives it.
+pub(super) async fn list(client: &mut Client) -> Result<Bytes, Fail> {
+    client.get_text("/v1/services", SOON).await
 }
 
 /// True where a name has to be looked up in the list to know what it means.
@@ -16,13 +53,14 @@ pub(super) fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?'])
 }
 
-/// The services that `names` mean, in the order of the list, each once; all where there are no names. Fails as a
+/// The services of a [`list`] that `names` mean, in its order, each once; all where there are no names. Fails as a
 /// whole if one of them means nothing, so that nothing is done by halves.
-pub(super) async fn select(
+pub(super) async fn select<'a>(
     client: &mut Client,
-    mut services: Vec<Service>,
+    list: &'a [u8],
     names: &[String],
-) -> Result<Vec<Service>, Fail> {
+) -> Result<Vec<Listed<'a>>, Fail> {
+    let mut services = decode::<List<'_>>(list)?.services;
     for name in names {
         if services.iter().any(|s| means(name, s)) {
             continue;
@@ -34,8 +72,7 @@ pub(super) async fn select(
             ));
         }
         // The daemon knows the nearest name.
-        let path = format!("/v1/services/{}", segment(name));
-        client.get::<serde_json::Value>(&path, SOON).await?;
+        client.get_text(&format!("/v1/services/{}", segment(name)), SOON).await?;
     }
     if !names.is_empty() {
         services.retain(|s| names.iter().any(|n| means(n, s)));
@@ -43,7 +80,7 @@ pub(super) async fn select(
     Ok(services)
 }
 
-fn means(name: &str, service: &Service) -> bool {
+fn means(name: &str, service: &Listed<'_>) -> bool {
     if is_pattern(name) {
         matches(name, &service.name) || matches(name, &service.service)
     } else {
@@ -104,12 +141,26 @@ mod tests {
 
     #[test]
     fn a_name_means_the_service_or_the_instance() {
-        let s = Service { name: "web@0".into(), service: "web".into(), ..Service::default() };
+        let s = Listed { name: "web@0".into(), service: "web".into(), ..Listed::default() };
         for name in ["web", "web@0", "w*", "*@0"] {
             assert!(means(name, &s), "{name}");
         }
         for name in ["we", "web@1", "*@1", "WEB"] {
             assert!(!means(name, &s), "{name}");
         }
+    }
+
+    #[test]
+    fn the_list_is_read_in_place_and_escapes_are_undone() {
+        let full = crate::wire::Service {
+            name: "web".into(),
+            reason: "a\nb".into(),
+            log: crate::wire::Log { file: Some("/x".into()), ..Default::default() },
+            ..Default::default()
+        };
+        let text = serde_json::to_vec(&crate::wire::Services { services: vec![full] }).unwrap();
+        let list = decode::<List<'_>>(&text).unwrap().services;
+        assert!(matches!(list[0].name, Cow::Borrowed("web")));
+        assert_eq!((list[0].reason.as_ref(), list[0].log.file.is_some()), ("a\nb", true));
     }
 }

@@ -2,15 +2,16 @@
 
 use super::{
     args::StatusArgs,
-    client::{Client, SOON, Server, segment},
+    client::{Client, SOON, Server, decode, segment},
     fail::{Fail, NOT_RUNNING},
-    select,
+    select::{self, Listed},
     table::{self, Cell},
     text::{Look, bytes, clean, duration, escape, style_of},
 };
-use crate::wire::{LastExit, Service, Services, Status};
+use crate::wire::{LastExit, Service, Status};
 use anstyle::Style;
 use http_body_util::BodyExt;
+use serde_json::Value;
 use std::io::{self, Write};
 
 /// How many lines of its log are shown with a service in full.
@@ -23,29 +24,48 @@ pub(super) async fn run(
     out: &mut impl Write,
 ) -> Result<u8, Fail> {
     let mut client = server.connect().await?;
-    let all = select::all(&mut client).await?;
-    let mut services = select::select(&mut client, all, &args.names).await?;
+    let list = select::list(&mut client).await?;
+    let services = select::select(&mut client, &list, &args.names).await?;
     let status = if services.iter().all(|s| s.state == "running") { 0 } else { NOT_RUNNING };
-    // A pattern asks for a list, even if one service is all that it matches.
-    let in_full = matches!((args.names.as_slice(), services.as_slice()),
-        ([name], [_]) if !select::is_pattern(name));
-    if in_full {
-        let path = format!("/v1/services/{}", segment(&services[0].name));
-        services = vec![client.get(&path, SOON).await?];
-    }
-    if args.json {
-        serde_json::to_writer(&mut *out, &Services { services }).map_err(io::Error::from)?;
-        writeln!(out)?;
-    } else if in_full {
-        full(out, look, &services[0])?;
-        log_tail(&mut client, out, look, &services[0]).await?;
-    } else {
-        if args.names.is_empty() {
-            head(out, look, &client.get("/v1/status", SOON).await?)?;
+    match (args.names.as_slice(), services.as_slice()) {
+        // A pattern asks for a list, even if one service is all that it matches.
+        ([name], [one]) if !select::is_pattern(name) => {
+            let path = format!("/v1/services/{}", segment(&one.name));
+            if args.json {
+                json(out, &client.get_text(&path, SOON).await?)?;
+            } else {
+                let service = client.get(&path, SOON).await?;
+                full(out, look, &service)?;
+                log_tail(&mut client, out, look, &service).await?;
+            }
         }
-        list(out, look, &services)?;
+        ([], _) if args.json => {
+            out.write_all(&list)?;
+            writeln!(out)?;
+        }
+        (_, some) if args.json => {
+            let Value::Object(mut all) = decode(&list)? else { return Ok(status) };
+            if let Some(Value::Array(each)) = all.get_mut("services") {
+                each.retain(|s| some.iter().any(|chosen| s["name"] == *chosen.name));
+            }
+            serde_json::to_writer(&mut *out, &all).map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
+        (names, some) => {
+            if names.is_empty() {
+                head(out, look, &client.get("/v1/status", SOON).await?)?;
+            }
+            table(out, look, some)?;
+        }
     }
     Ok(status)
+}
+
+/// One service in the shape of a list, so that scripts meet one shape only.
+fn json(out: &mut impl Write, service: &[u8]) -> io::Result<()> {
+    out.write_all(b"{\"services\":[")?;
+    out.write_all(service)?;
+    out.write_all(b"]}\n")
 }
 
 fn head(out: &mut impl Write, look: Look, s: &Status) -> io::Result<()> {
@@ -59,18 +79,18 @@ fn head(out: &mut impl Write, look: Look, s: &Status) -> io::Result<()> {
     s.degraded.iter().try_for_each(|d| writeln!(out, "degraded: {}", clean(d)))
 }
 
-fn list(out: &mut impl Write, look: Look, services: &[Service]) -> io::Result<()> {
+fn table(out: &mut impl Write, look: Look, services: &[Listed<'_>]) -> io::Result<()> {
     let rows: Vec<[Cell; 7]> = services.iter().map(row).collect();
     let heading = ["NAME", "STATE", "READY", "PID", "UPTIME", "RESTARTS", "REASON / DESCRIPTION"];
     table::print(out, look, heading, &[3, 5], &rows)
 }
 
-fn row(s: &Service) -> [Cell; 7] {
+fn row(s: &Listed<'_>) -> [Cell; 7] {
     let dash = || "-".to_string();
     let note = if s.reason.is_empty() { &s.description } else { &s.reason };
     [
-        s.name.clone().into(),
-        Cell { text: s.state.clone(), style: style_of(&s.state, s.ready) },
+        clean(&s.name).into_owned().into(),
+        Cell { text: clean(&s.state).into_owned(), style: style_of(&s.state, s.ready) },
         if s.ready { "yes" } else { "no" }.to_string().into(),
         s.pid.map_or_else(dash, |p| p.to_string()).into(),
         s.uptime_ms.map_or_else(dash, duration).into(),
@@ -204,14 +224,16 @@ mod tests {
 
     #[test]
     fn the_table_is_terse_and_nothing_in_it_breaks_a_line() {
-        let db = Service {
+        let db = Listed {
             name: "db".into(),
             state: "backoff".into(),
             reason: "exit status 1\x1b[2J\n".into(),
             restarts: 3,
-            ..Service::default()
+            ..Listed::default()
         };
-        let shown = text(|out| list(out, Look::default(), &[db, web()]));
+        let web = serde_json::to_string(&web()).unwrap();
+        let web = serde_json::from_str(&web).unwrap();
+        let shown = text(|out| table(out, Look::default(), &[db, web]));
         let wanted = "\
 NAME  STATE    READY   PID  UPTIME  RESTARTS  REASON / DESCRIPTION
 db    backoff  no        -  -              3  exit status 1\\x1b[2J\\n
