@@ -1,37 +1,47 @@
-//! Programs that people really run: nginx, redis and postgres, each as its own user, killed with SIGKILL and stopped.
+//! Programs that people really run, as config/examples has them: nginx, redis and postgres, each as its own user.
+//! They are killed with SIGKILL and come back, reload, and stop leaving nothing.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use common::{Daemon, LATER, Setup, free_port, is_root, passwd, signal, skip, wait_for, which};
+use common::{Daemon, LATER, Setup, free_port, is_root, passwd, proc_status, signal, skip, wait_for, which};
 use nix::sys::signal::Signal;
 use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::{fs::chown, process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-/// The configuration of one program: its table, and a folder that its user owns.
-fn prepare(user: &str, table: impl FnOnce(&str) -> String) -> Option<Daemon> {
-    let (uid, gid) = passwd(user)?;
+/// keepd with one of the examples, in which each `(old, new)` is replaced; `HOME` in `new` is a folder of `user`.
+fn prepare(example: &str, user: (u32, u32), changes: &[(&str, &str)]) -> (Daemon, PathBuf) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples").join(example);
+    let mut text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let d = Setup::default().prepare();
     let home = d.path().join("data");
     fs::create_dir(&home).unwrap();
-    chown(&home, Some(uid), Some(gid)).unwrap();
-    d.write_config(&table(home.to_str().unwrap()));
-    Some(d)
+    chown(&home, Some(user.0), Some(user.1)).unwrap();
+    for (old, new) in changes {
+        assert!(text.contains(old), "{example} has no `{old}` any more");
+        text = text.replace(old, &new.replace("HOME", home.to_str().unwrap()));
+    }
+    // The hard limit of a test machine may be lower than that of a server.
+    for limit in ["open-files = 65536", "open-files = 65535"] {
+        text = text.replace(limit, "open-files = 4096");
+    }
+    d.write_config(&text);
+    (d, home)
 }
 
-/// Sends `say` to the port; what comes back, if it begins with or contains `hear`.
-fn answers(port: u16, say: &str, hear: &str) -> bool {
+/// Connects and sends `say`; true as soon as the answer contains `hear`.
+fn answers(port: u16, say: &[u8], hear: &str) -> bool {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else { return false };
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    if stream.write_all(say.as_bytes()).is_err() {
+    if stream.write_all(say).is_err() {
         return false;
     }
     let mut heard = Vec::new();
@@ -46,21 +56,20 @@ fn answers(port: u16, say: &str, hear: &str) -> bool {
 }
 
 /// It answers; killed with -9 it comes back and answers; stopped it leaves nothing, and its port is free.
-fn live_and_die(mut d: Daemon, name: &str, user: &str, alive: impl Fn() -> bool) {
-    d.launch();
-    d.await_api();
-    let (uid, _) = passwd(user).unwrap();
+fn live_and_die(d: Daemon, name: &str, uid: u32, alive: impl Fn() -> bool) {
     let mut pid = d.wait_running(name);
     wait_for(&format!("{name} to answer"), LATER, || alive().then_some(()));
     assert!(
-        common::proc_status(pid, "Uid").starts_with(&format!("{uid}\t")),
-        "{name} does not run as {user}"
+        proc_status(pid, "Uid").starts_with(&format!("{uid}\t")),
+        "{name} runs as {}",
+        proc_status(pid, "Uid")
     );
     for _ in 0..3 {
         signal(pid, Signal::SIGKILL);
         let next = d.wait_service(name, "a successor", |s| s["state"] == "running" && s["pid"] != pid);
-        wait_for(&format!("{name} to answer again"), LATER, || alive().then_some(()));
         pid = u32::try_from(next["pid"].as_u64().unwrap()).unwrap();
+        wait_for(&format!("{name} to answer again"), LATER, || alive().then_some(()));
+        assert_eq!(d.pid(name), pid, "{name} did not survive what its predecessor had left");
     }
     d.ctl_ok(&["stop", name]);
     let end = d.service(name)["last_exit"].clone();
@@ -77,97 +86,114 @@ fn live_and_die(mut d: Daemon, name: &str, user: &str, alive: impl Fn() -> bool)
 
 #[test]
 fn nginx() {
-    let (Some(_), true) = (which("nginx"), is_root()) else { return skip("needs root and nginx") };
-    let port = free_port();
-    let Some(d) = prepare("www-data", |home| {
-        format!(
-            "[service.nginx]\ncommand = [\"/usr/sbin/nginx\", \"-c\", \"{home}/nginx.conf\", \
-             \"-g\", \"daemon off;\", \"-e\", \"stderr\"]\n\
-             user = \"www-data\"\ndirectory = \"{home}\"\n\
-             stop-signal = \"SIGQUIT\"\nbackoff = {{ delay = \"100ms\" }}\n"
-        )
-    }) else {
-        return skip("there is no user www-data");
+    let (Some(_), Some(user), true) = (which("nginx"), passwd("www-data"), is_root()) else {
+        return skip("needs root and nginx");
     };
-    let home = d.path().join("data");
-    let temps = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|n| format!("{n}_temp_path {}/{n};\n", home.display()))
-        .concat();
-    let conf = format!(
-        "pid {0}/nginx.pid;\nerror_log stderr;\nworker_processes 2;\nevents {{}}\nhttp {{\naccess_log off;\n{temps}\
-         server {{\nlisten 127.0.0.1:{port};\nlocation / {{ return 200 \"hello from nginx\"; }}\n}}\n}}\n",
-        home.display()
+    let port = free_port();
+    let (mut d, home) = prepare(
+        "nginx.toml",
+        user,
+        &[
+            (
+                "\"-g\", \"daemon off;\"",
+                "\"-c\", \"HOME/nginx.conf\", \"-e\", \"stderr\", \"-g\", \"daemon off;\"",
+            ),
+            ("/usr/sbin/nginx -", "/usr/sbin/nginx -c HOME/nginx.conf -e stderr -"),
+        ],
     );
-    fs::write(home.join("nginx.conf"), conf).unwrap();
-    let ask = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    live_and_die(d, "nginx", "www-data", || answers(port, ask, "hello from nginx"));
+    let folder = home.display();
+    let temps: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|n| format!("{n}_temp_path {folder}/{n};\n"))
+        .collect();
+    let conf = |words: &str| {
+        let text = format!(
+            "user www-data;\npid {folder}/nginx.pid;\nerror_log stderr;\nworker_processes 2;\nevents {{}}\n\
+             http {{\naccess_log off;\n{temps}server {{\nlisten 127.0.0.1:{port};\n\
+             location / {{ return 200 \"{words}\"; }}\n}}\n}}\n"
+        );
+        fs::write(home.join("nginx.conf"), text).unwrap();
+    };
+    conf("hello from nginx");
+    d.launch();
+    d.await_api();
+    let ask = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    wait_for("nginx to answer", LATER, || answers(port, ask, "hello from nginx").then_some(()));
+    let pid = d.pid("nginx");
+    let workers = d.processes_with("nginx: worker");
+    assert_eq!(workers.len(), 2);
+    for worker in workers {
+        assert!(proc_status(worker, "Uid").starts_with(&format!("{}\t", user.0)), "a worker is not www-data");
+    }
+
+    conf("hello again from nginx");
+    d.ctl_ok(&["reload", "nginx"]);
+    wait_for("the new words", LATER, || answers(port, ask, "hello again").then_some(()));
+    conf("}} broken");
+    d.ctl_fails(1, &["reload", "nginx"]);
+    assert!(answers(port, ask, "hello again"));
+    assert_eq!(d.pid("nginx"), pid);
+    conf("hello from nginx");
+    live_and_die(d, "nginx", 0, || answers(port, ask, "hello"));
 }
 
 #[test]
 fn redis() {
-    let (Some(program), true) = (which("redis-server"), is_root()) else {
+    let (Some(_), Some(user), true) = (which("redis-server"), passwd("redis"), is_root()) else {
         return skip("needs root and redis-server");
     };
     let port = free_port();
-    let Some(d) = prepare("redis", |home| {
-        format!(
-            "[service.redis]\ncommand = [\"{}\", \"--bind\", \"127.0.0.1\", \"--port\", \"{port}\", \
-             \"--dir\", \"{home}\", \"--save\", \"\"]\n\
-             user = \"redis\"\ndirectory = \"{home}\"\nstop-timeout = \"1m\"\nbackoff = {{ delay = \"100ms\" }}\n",
-            program.display()
-        )
-    }) else {
-        return skip("there is no user redis");
-    };
-    live_and_die(d, "redis", "redis", || answers(port, "PING\r\n", "+PONG"));
+    let changes = [("/etc/redis/redis.conf", "HOME/redis.conf"), ("\"/var/lib/redis\"", "\"HOME\"")];
+    let (mut d, home) = prepare("redis.toml", user, &changes);
+    let conf = format!("bind 127.0.0.1\nport {port}\ndir {}\nappendonly yes\n", home.display());
+    fs::write(home.join("redis.conf"), conf).unwrap();
+    d.launch();
+    d.await_api();
+    wait_for("redis to answer", LATER, || answers(port, b"PING\r\n", "+PONG").then_some(()));
+    assert!(answers(port, b"SET kept yes\r\n", "+OK"));
+    live_and_die(d, "redis", user.0, || answers(port, b"GET kept\r\n", "yes"));
 }
 
 #[test]
 fn postgres() {
-    let Some(bin) = postgres_bin().filter(|_| is_root()) else { return skip("needs root and postgresql") };
-    let port = free_port();
-    let Some(d) = prepare("postgres", |home| {
-        format!(
-            "[service.postgres]\ncommand = [\"{}\", \"-D\", \"{home}/db\", \"-p\", \"{port}\", \
-             \"-k\", \"{home}\", \"-h\", \"127.0.0.1\"]\n\
-             user = \"postgres\"\ndirectory = \"{home}\"\n\
-             stop-signal = \"SIGINT\"\nstop-timeout = \"1m\"\nbackoff = {{ delay = \"200ms\" }}\n",
-            bin.join("postgres").display()
-        )
-    }) else {
-        return skip("there is no user postgres");
+    let (Some(bin), Some(user), true) = (postgres_bin(), passwd("postgres"), is_root()) else {
+        return skip("needs root and postgresql");
     };
-    let (uid, gid) = passwd("postgres").unwrap();
-    let home = d.path().join("data");
+    let port = free_port();
+    let program = bin.join("postgres");
+    let (mut d, home) = prepare(
+        "postgres.toml",
+        user,
+        &[
+            ("/usr/lib/postgresql/15/bin/postgres", program.to_str().unwrap()),
+            ("/etc/postgresql/15/main/postgresql.conf", "HOME/db/postgresql.conf"),
+            ("/var/lib/postgresql/15/main", "HOME/db"),
+            ("directory = \"/var/lib/postgresql\"", "directory = \"HOME\""),
+        ],
+    );
     #[allow(clippy::disallowed_methods)]
     let mut initdb = Command::new(bin.join("initdb"));
-    let done = initdb
-        .args(["--no-sync", "--auth=trust", "-D"])
-        .arg(home.join("db"))
-        .current_dir(&home)
-        .uid(uid)
-        .gid(gid)
-        .output()
-        .unwrap();
+    initdb.args(["--no-sync", "--auth=trust", "-D"]).arg(home.join("db")).current_dir(&home);
+    let done = initdb.uid(user.0).gid(user.1).output().unwrap();
     assert!(done.status.success(), "{}", common::text(&done));
-    live_and_die(d, "postgres", "postgres", || speaks_postgres(port));
+    let mut conf = fs::OpenOptions::new().append(true).open(home.join("db/postgresql.conf")).unwrap();
+    let more = format!(
+        "\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nshared_buffers = 16MB\n",
+        home.display()
+    );
+    conf.write_all(more.as_bytes()).unwrap();
+    d.launch();
+    d.await_api();
+    // A start-up packet of user and database postgres. A server that takes it answers `R` and, in the end,
+    // `ReadyForQuery`; one that is still recovering sends an error with the word FATAL.
+    let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    let hello = [&length[..], body].concat();
+    live_and_die(d, "postgres", user.0, || answers(port, &hello, "server_version"));
 }
 
 fn postgres_bin() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
     let bins = versions.filter_map(|v| Some(v.ok()?.path().join("bin")));
     bins.filter(|b| b.join("initdb").exists() && b.join("postgres").exists()).max()
-}
-
-/// A server that takes connections answers a start-up packet with `R`.
-fn speaks_postgres(port: u16) -> bool {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else { return false };
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
-    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-    let mut answer = [0];
-    let sent = stream.write_all(&length).and_then(|()| stream.write_all(body));
-    // `R`: authentication is settled. `E`: it is there, but still starting up or recovering.
-    sent.is_ok() && stream.read_exact(&mut answer).is_ok() && answer == *b"R"
 }

@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("keeper", &["plan", "sys", "notify"]),
     ("logs", &["plan", "sys"]),
     ("manager", &["machine", "plan", "logs", "keeper", "wire", "sys"]),
-    ("api", &["wire", "manager", "sys"]),
+    ("api", &["wire", "manager", "plan", "sys"]),
     ("ctl", &["wire", "config", "plan", "sys"]),
     ("daemon", &["plan", "wire", "sys", "config", "machine", "notify", "keeper", "logs", "manager", "api"]),
 ];
@@ -32,7 +32,6 @@ const IMPURE: &[&str] = &[
     "std::process",
     "std::thread",
     "std::env",
-    "std::io",
     "std::time::Instant",
     "std::time::SystemTime",
     "tokio",

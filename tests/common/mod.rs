@@ -472,27 +472,24 @@ impl Drop for Daemon {
                 eprintln!("--- services: {body}");
             }
         }
-        if !self.processes().is_empty() {
-            self.end();
-        }
+        let orderly = self.processes().is_empty() || self.end();
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }
-        let stubborn = self.processes();
-        for pid in &stubborn {
-            signal(*pid, Signal::SIGKILL);
-        }
         if !std::thread::panicking() {
-            assert!(stubborn.is_empty(), "SIGTERM to keepd left {stubborn:?}; they were killed");
+            assert!(orderly, "keepd did not end on SIGTERM; everything was killed");
             self.assert_nothing_left();
         }
     }
 }
 
 impl Daemon {
-    /// An orderly stop, then a forced one.
-    fn end(&mut self) {
+    /// An orderly stop, then a forced one; false if both failed and everything was killed.
+    fn end(&mut self) -> bool {
         for _ in 0..2 {
+            if self.keeper == 0 {
+                break; // it never answered, so that its pid is not known
+            }
             signal(self.keeper, Signal::SIGTERM);
             let gone = |d: &mut Daemon| {
                 if let Some(child) = &mut d.child {
@@ -503,12 +500,15 @@ impl Daemon {
             let deadline = Instant::now() + SOON;
             while Instant::now() < deadline {
                 if gone(self) {
-                    return;
+                    return true;
                 }
                 std::thread::park_timeout(Duration::from_millis(10));
             }
         }
-        signal(self.keeper, Signal::SIGKILL);
+        for pid in self.processes() {
+            signal(pid, Signal::SIGKILL);
+        }
+        false
     }
 }
 
