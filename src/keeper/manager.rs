@@ -50,6 +50,7 @@ impl Keeper {
         self.tell(News::Hello(Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: sys::process::pid(),
+            began_ms: self.began_ms,
             generation: self.plans.current,
             last_run: self.last_run,
             managers_before,

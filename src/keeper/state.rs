@@ -87,6 +87,8 @@ pub(super) struct Keeper {
     pub(super) link: Link,
     pub(super) loading: Option<Loading>,
     pub(super) up: Upward,
+    /// When this keeper began, in ms of boot time.
+    pub(super) began_ms: u64,
     pub(super) shutdown: Option<Shutdown>,
     /// The status to exit with.
     pub(super) exit: Option<i32>,
@@ -133,6 +135,7 @@ impl Keeper {
             link: Link::default(),
             loading: None,
             up: start.up,
+            began_ms: clock::boottime_ms(),
             shutdown: None,
             exit: None,
         };
