@@ -6,6 +6,7 @@ use super::{
     route::{ROUTES, Role},
 };
 use crate::{
+    logs::Engine,
     manager::{
         Action, Handle, Refusal,
         events::EventLog,
@@ -52,7 +53,6 @@ pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) events: Arc<EventLog>,
     pub(crate) snapshot: watch::Sender<Arc<Snapshot>>,
-    pub(crate) rights: watch::Sender<Arc<Rights>>,
     /// What has reached the actor.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     /// Calls that `slow` services keep waiting.
@@ -72,13 +72,12 @@ impl World {
         let events = Arc::new(EventLog::new(1));
         let (snapshot, seen) = watch::channel(Arc::default());
         let rights = Rights { own_uid: ADMIN, admins: Vec::new(), readers: vec![Principal::Uid(READER)] };
-        let (rights, held) = watch::channel(Arc::new(rights));
         let (asks, incoming) = mpsc::channel(4);
         let (asked, kept) = (Arc::default(), Arc::default());
         let actor = tokio::spawn(act(incoming, Arc::clone(&asked), Arc::clone(&kept)));
-        let handle = Handle::new(asks, seen, events.clone());
-        let context = Arc::new(Context { handle, rights: held, limits });
-        World { dir, events, snapshot, rights, asked, kept, actor, listeners: Mutex::default(), context }
+        let handle = Handle::new(asks, seen, events.clone(), Arc::new(Engine::start(|_| {}).unwrap()));
+        let context = Arc::new(Context { handle, rights: Arc::new(rights), limits });
+        World { dir, events, snapshot, asked, kept, actor, listeners: Mutex::default(), context }
     }
 
     /// Publishes these services: `(name, state)`.
@@ -94,7 +93,7 @@ impl World {
                 log: wire::Log { file: Some("current".into()), ..wire::Log::default() },
                 ..wire::Service::default()
             };
-            Arc::new(View { base, log_dir, ..View::default() })
+            Arc::new(View { base, log_dir, log: Some(Arc::default()), ..View::default() })
         };
         let mut services: Vec<Arc<View>> = list.iter().map(view).collect();
         services.sort_by(|a, b| a.base.name.cmp(&b.base.name));
@@ -284,18 +283,6 @@ async fn a_stranger_learns_nothing_of_what_exists() {
 }
 
 #[tokio::test]
-async fn a_change_of_rights_holds_from_the_next_request_on() {
-    let world = World::new();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(world.connect(READER))).await.unwrap();
-    tokio::spawn(connection);
-    let request = || Request::get("/v1/status").body(Full::<Bytes>::default()).unwrap();
-    let first = Answer::of(sender.send_request(request()).await.unwrap()).await;
-    assert_eq!(first.status, 200);
-    world.rights.send_replace(Arc::default());
-    Answer::of(sender.send_request(request()).await.unwrap()).await.problem(403);
-}
-
-#[tokio::test]
 async fn what_is_not_in_the_table_is_refused_as_a_problem() {
     let world = World::new();
     world.services(&[("web", "running")]);
@@ -452,7 +439,7 @@ async fn above_the_cap_a_connection_is_refused_at_once() {
     let (handle, limits) = (world.context.handle.clone(), Limits { connections: 2, ..PATIENT });
     // Whoever runs the tests is an admin here.
     let rights = Rights { admins: vec![Principal::Everyone], ..Rights::default() };
-    let rights = watch::channel(Arc::new(rights)).1;
+    let rights = Arc::new(rights);
     let server = tokio::spawn(accept(listener, Context { handle, rights, limits }));
     let ask = async |stream: &mut UnixStream| {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
