@@ -211,12 +211,17 @@ async fn logs(handle: &Handle, name: &str, query: &Query) -> Result<Response<Bod
             return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
     };
-    let instances = handle.snapshot().instances(name);
+    let snapshot = handle.snapshot();
+    let instances = snapshot.instances(name);
     let instance = match instances.as_slice() {
         [] => return Err(unknown(handle, name)),
         [one] => one.as_str(),
         all => return Err(several(name, all.iter().map(|n| n.as_str()))),
     };
+    if snapshot.find(instance).is_some_and(|s| s.log.is_none()) {
+        let detail = format!("the output of {instance} is discarded: there is no log");
+        return Err(Refused::new(StatusCode::CONFLICT, detail));
+    }
     let mut log = handle.open_log(instance, lines, follow, stderr)?;
     if follow {
         return Ok(stream("text/plain", Bytes::new(), log.0));

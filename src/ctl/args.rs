@@ -37,6 +37,8 @@ pub(super) enum Command {
     Logs(LogsArgs),
     /// Show what has happened
     Events(EventsArgs),
+    /// Check configuration files, without keepd
+    Check(CheckArgs),
     /// Show what `apply` would change
     Plan(PlanArgs),
     /// Take the configuration files over, all or nothing
@@ -120,6 +122,32 @@ pub(super) struct EventsArgs {
     /// Print JSON, one event a line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// The main file; the `conf.d` folder beside it is read as well [default: where keepd looks]
+    pub(super) config: Option<PathBuf>,
+    /// How errors are shown
+    #[arg(long, value_enum, default_value_t = CheckFormat::Full)]
+    pub(super) format: CheckFormat,
+    /// As a keepd of an ordinary user, even as root
+    #[arg(long)]
+    pub(super) user: bool,
+    /// Overlay to choose
+    #[arg(long, value_name = "NAME", env = "KEEPD_PROFILE")]
+    pub(super) profile: Option<String>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum CheckFormat {
+    /// With the line in question
+    Full,
+    /// A line each: FILE:LINE:COLUMN: error: ...
+    Short,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 
 mod act;
 mod args;
+mod check;
 mod client;
 mod events;
 mod fail;
@@ -68,6 +69,7 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Signal(a) => act::run(&server, "signal", &a.into(), &mut out).await,
             Command::Logs(a) => logs::run(&server, &a, look, &mut out).await,
             Command::Events(a) => events::run(&server, &a, &mut out).await,
+            Command::Check(a) => check::run(&a, look, &mut out),
             Command::Plan(a) => plan::plan(&server, &a, look, &mut out).await,
             Command::Apply(a) => plan::apply(&server, &a, look, &mut out).await,
             Command::Shutdown(a) => shutdown::run(&server, &a, &mut out).await,
