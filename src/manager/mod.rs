@@ -23,7 +23,7 @@ use crate::{
     logs::{Engine, Report},
     machine::{Event, Machine, Outcome, Time, Wish},
     plan::{DaemonSpec, Millis, RunId},
-    sys,
+    sys::{self, timer::Timer},
 };
 use actor::{Actor, now};
 use handle::Ask;
@@ -36,7 +36,7 @@ use std::{
     pin::Pin,
     sync::Arc,
 };
-use tokio::sync::mpsc;
+use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 /// How many calls may wait for the actor before callers wait for a place.
 const ASKS: usize = 256;
@@ -79,33 +79,13 @@ impl Manager {
     /// What keeps it from beginning: the log thread, the socket, the API's listener.
     pub async fn run(self, serve: impl FnOnce(Handle) -> io::Result<()>) -> io::Result<i32> {
         let Manager { socket, mut handed, spec } = self;
-        let hello = handed.hello.clone();
-        let Some(plans) = plans::Plans::new(std::mem::take(&mut handed.plans), hello.generation) else {
-            return Err(io::Error::other("the plan in force was not handed over"));
-        };
-        let (reports, mut from_logs) = mpsc::unbounded_channel();
-        let logs = Arc::new(Engine::start(move |report: Report| drop(reports.send(report)))?);
-        let seed = u64::from(hello.pid) << 32 ^ sys::clock::wall_ms();
-        let next_run = RunId(hello.last_run.0 + 1);
-        let machine = if hello.managers_before == 0 {
-            Machine::new(seed, plans.current(), hello.generation, next_run)
-        } else {
-            Machine::restore(seed, plans.current(), hello.generation, next_run, &handed.remembered, now())
-        };
-        let link = link::Link::new(socket)?;
-        let publisher = publish::Publisher::new(hello.clone());
-        let (asks, mut from_api) = mpsc::channel(ASKS);
-        let handle =
-            Handle::new(asks, publisher.snapshot.subscribe(), publisher.events.clone(), logs.clone());
-        let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
-        let timer = sys::ready::timer(sys::timer::Timer::new()?)?;
-
-        let mut actor = Actor::new(machine, plans, link, logs, publisher);
+        let managers_before = handed.hello.managers_before;
+        let (mut actor, inputs, handle) = prepare(socket, &mut handed)?;
         for warning in &actor.plans.current().warnings {
             tracing::warn!("{warning}");
         }
-        if hello.managers_before > 0 {
-            let text = format!("the manager was restarted; {} runs taken over", handed.runs.len());
+        if managers_before > 0 {
+            let text = format!("the manager was restarted, runs taken over: {}", handed.runs.len());
             tracing::warn!("{text}");
             actor.publisher.event("manager", None, text, None, None);
         }
@@ -119,53 +99,93 @@ impl Manager {
             actor.plans.current().services.len(),
             spec.api.socket.display()
         );
+        turns(actor, inputs).await
+    }
+}
 
-        let mut armed: Option<Time> = None;
-        let mut drain_until = None;
-        loop {
-            actor.publish();
-            if actor.exiting.is_some() {
-                let until = *drain_until.get_or_insert(now() + DRAIN);
-                if actor.runs.is_empty() || until <= now() {
-                    return Ok(finish(actor).await);
+/// Everything but the keeper that the actor listens to.
+struct Inputs {
+    logs: mpsc::UnboundedReceiver<Report>,
+    api: mpsc::Receiver<Ask>,
+    signals: signal_hook_tokio::Signals,
+    timer: AsyncFd<Timer>,
+}
+
+fn prepare(socket: OwnedFd, handed: &mut HandOver) -> io::Result<(Actor, Inputs, Handle)> {
+    let hello = handed.hello.clone();
+    let Some(plans) = plans::Plans::new(std::mem::take(&mut handed.plans), hello.generation) else {
+        return Err(io::Error::other("the plan in force was not handed over"));
+    };
+    // Not bounded, because the log thread must never wait: at most a report per run and rotation.
+    let (reports, from_logs) = mpsc::unbounded_channel();
+    let logs = Arc::new(Engine::start(move |report: Report| drop(reports.send(report)))?);
+    let seed = (u64::from(hello.pid) << 32) ^ sys::clock::wall_ms();
+    let next_run = RunId(hello.last_run.0 + 1);
+    let machine = if hello.managers_before == 0 {
+        Machine::new(seed, plans.current(), hello.generation, next_run)
+    } else {
+        Machine::restore(seed, plans.current(), hello.generation, next_run, &handed.remembered, now())
+    };
+    let link = link::Link::new(socket)?;
+    let publisher = publish::Publisher::new(hello);
+    let (asks, from_api) = mpsc::channel(ASKS);
+    let handle = Handle::new(asks, publisher.snapshot.subscribe(), publisher.events.clone(), logs.clone());
+    let inputs = Inputs {
+        logs: from_logs,
+        api: from_api,
+        signals: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
+        timer: sys::ready::timer(Timer::new()?)?,
+    };
+    Ok((Actor::new(machine, plans, link, logs, publisher), inputs, handle))
+}
+
+/// Turns until everything is stopped and drained.
+async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
+    let mut armed: Option<Time> = None;
+    let mut drain_until = None;
+    loop {
+        actor.publish();
+        if actor.exiting.is_some() {
+            let until = *drain_until.get_or_insert(now() + DRAIN);
+            if actor.runs.is_empty() || until <= now() {
+                return Ok(finish(actor).await);
+            }
+        }
+        let next = actor.next_deadline().into_iter().chain(drain_until).min();
+        if next != armed {
+            inputs.timer.get_ref().set(next.map(|t| t.0))?;
+            armed = next;
+        }
+        tokio::select! {
+            ready = actor.link.readable() => {
+                ready?;
+                if let Err(e) = drain_link(&mut actor) {
+                    tracing::error!("the keeper is gone ({e}); services run on, this manager ends");
+                    return Ok(70);
                 }
             }
-            let next = actor.next_deadline().into_iter().chain(drain_until).min();
-            if next != armed {
-                timer.get_ref().set(next.map(|t| t.0))?;
-                armed = next;
+            ready = actor.link.writable(), if actor.link.waiting() => {
+                ready?;
+                actor.link.flush();
             }
-            tokio::select! {
-                ready = actor.link.readable() => {
-                    ready?;
-                    if let Err(e) = drain_link(&mut actor) {
-                        tracing::error!("the keeper is gone ({e}); services run on, this manager ends");
-                        return Ok(70);
-                    }
-                }
-                ready = actor.link.writable(), if actor.link.waiting() => {
-                    ready?;
-                    actor.link.flush();
-                }
-                Some(report) = from_logs.recv() => {
+            Some(report) = inputs.logs.recv() => {
+                actor.report(report);
+                for _ in 0..BATCH {
+                    let Ok(report) = inputs.logs.try_recv() else { break };
                     actor.report(report);
-                    for _ in 0..BATCH {
-                        let Ok(report) = from_logs.try_recv() else { break };
-                        actor.report(report);
-                    }
                 }
-                Some(ask) = from_api.recv() => ask_actor(&mut actor, ask),
-                fired = timer.readable() => {
-                    fired?.clear_ready();
-                    timer.get_ref().clear();
-                    armed = None;
-                    actor.on_deadline();
-                }
-                Some(signal) = next_signal(&mut signals) => match signal {
-                    SIGHUP => actor.ask_apply(),
-                    SIGUSR1 => actor.logs.reopen(),
-                    _ => shutdown(&mut actor, false),
-                }
+            }
+            Some(ask) = inputs.api.recv() => ask_actor(&mut actor, ask),
+            fired = inputs.timer.readable() => {
+                fired?.clear_ready();
+                inputs.timer.get_ref().clear();
+                armed = None;
+                actor.on_deadline();
+            }
+            Some(signal) = next_signal(&mut inputs.signals) => match signal {
+                SIGHUP => actor.ask_apply(),
+                SIGUSR1 => actor.logs.reopen(),
+                _ => shutdown(&mut actor, false),
             }
         }
     }
