@@ -35,6 +35,8 @@ const PERMISSION: i32 = 77;
 pub(super) fn run(config: Config) -> i32 {
     // Even where it is closed, no descriptor of ours may land among the standard streams.
     let _ = fd::ensure_stdio();
+    // And what was left open for us by accident, no service inherits.
+    let _ = fd::cloexec_from(3);
     let Some(proof) = process::SingleThread::check() else {
         complain("cannot start: the keeper needs /proc, and to be the only thread of its process");
         return INTERNAL;

@@ -1,5 +1,5 @@
-//! Everything the keeper holds, and its loop. One turn: wait, take in what the kernel has to say, do at most
-//! a few of the manager's requests, send what there is room for. Nothing in a turn waits but the first step.
+//! Everything the keeper holds, and its loop. One turn: send what there is room for, wait, take in what the
+//! kernel has to say, do at most a few of the manager's requests. Nothing else in a turn waits.
 
 #![forbid(unsafe_code)]
 
@@ -159,6 +159,7 @@ impl Keeper {
     }
 
     fn turn(&mut self) -> sys::Result<()> {
+        self.flush();
         let now = clock::boottime_ms();
         let timeout = if self.link.has_requests() {
             Some(0)
@@ -180,7 +181,6 @@ impl Keeper {
             let Some(request) = self.next_request().filter(|_| self.exit.is_none()) else { break };
             self.perform(request);
         }
-        self.flush();
         Ok(())
     }
 

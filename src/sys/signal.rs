@@ -3,10 +3,7 @@
 use super::{Errno, Result};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use std::{
-    mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd},
-};
+use std::os::fd::{AsFd, BorrowedFd};
 
 pub use libc::{
     SIGABRT, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSEGV, SIGSTOP, SIGTERM, SIGUSR1,
@@ -15,7 +12,7 @@ pub use libc::{
 /// Highest signal number.
 pub const MAX: i32 = 64;
 
-/// Gives every signal its default action. Those of SIGKILL, SIGSTOP and the C library's own cannot be set.
+/// Gives every signal its default action.
 pub fn reset_all() {
     for signal in 1..=MAX {
         set_action(signal, libc::SIG_DFL);
@@ -28,13 +25,14 @@ pub fn ignore(signal: i32) {
 }
 
 fn set_action(signal: i32, action: libc::sighandler_t) {
-    let mut new = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: an all-zero sigaction is valid; `action` is one of the two constants, so no handler of ours
-    // will ever run.
-    unsafe {
-        (*new.as_mut_ptr()).sa_sigaction = action;
-        libc::sigaction(signal, new.as_ptr(), std::ptr::null_mut());
-    }
+    // The kernel's struct begins with the handler and is otherwise zero here: no flags, no restorer, an empty
+    // mask. The C library's call would refuse the two real-time signals that it uses itself, which an
+    // ignoring parent has passed on to us all the same.
+    let new: [libc::sighandler_t; 8] = [action, 0, 0, 0, 0, 0, 0, 0];
+    let none = std::ptr::null_mut::<libc::sighandler_t>();
+    // SAFETY: `new` is larger than the kernel's struct, and `action` is one of the two constants, so no
+    // handler will ever run. SIGKILL and SIGSTOP give EINVAL.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new.as_ptr(), none, 8) };
 }
 
 /// Lets every signal through.

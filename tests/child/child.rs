@@ -88,7 +88,11 @@ fn run(args: &[String]) -> Result<i32, Box<dyn std::error::Error>> {
             "sleep-ms" => pause_ms(next()?.parse()?)?,
             "wait-signal" => wait_for(inbox.as_ref(), number(next()?)?)?,
             "ignore-term" => signal::ignore(signal::SIGTERM),
-            "crash" => raise(Signal::try_from(number(next()?)?)?)?,
+            "crash" => {
+                // Not as the runtime would have it, which catches some and ignores others.
+                signal::reset_all();
+                raise(Signal::try_from(number(next()?)?)?)?;
+            }
             "stop-self" => raise(Signal::SIGSTOP)?,
             "fork-daemon" => leave_daemon(next()?)?,
             "fork-child" => leave_child(Some(next()?))?,
