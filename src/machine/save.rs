@@ -127,7 +127,7 @@ impl Machine {
     }
 
     /// Takes a run into account that the keeper holds for a service whose saved state could not be read, so
-    /// that it is not started twice. To be called between [`Machine::restore`] and the facts about the run.
+    /// that it is not started twice. To be called between [`Machine::restore`] and the first fact.
     /// False where the service is unknown or has another run: then the run is to be killed and released.
     pub fn claim(&mut self, now: Time, service: &str, run: RunId, generation: Generation) -> bool {
         self.now = self.now.max(now);
