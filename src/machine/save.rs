@@ -77,7 +77,13 @@ impl Machine {
         let mut machine = Machine::new(seed, plan, generation, next_run);
         (machine.now, machine.replaying) = (now, true);
         for (name, text) in saved {
-            let Ok(Saved { version, record }) = serde_json::from_str::<Saved<Record>>(text) else { continue };
+            let Ok(Saved { version, record }) = serde_json::from_str::<Saved<Record>>(text) else {
+                if let Some(id) = machine.id(name.as_str()) {
+                    // What is kept of it must be replaced, or the next manager may read what this one could not.
+                    machine.touch(id);
+                }
+                continue;
+            };
             machine.spent.merge(&record.spent);
             match machine.id(name.as_str()) {
                 Some(id) => machine.resume(id, record, version == VERSION),

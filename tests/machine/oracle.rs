@@ -36,7 +36,7 @@ struct Past {
 pub struct Oracle {
     past: BTreeMap<Name, Past>,
     /// Exits that were reported, by run.
-    exits: BTreeSet<RunId>,
+    pub exits: BTreeSet<RunId>,
     automatic: Vec<Time>,
     budget: Option<Budget>,
     kill_all_at: Option<Time>,
@@ -322,6 +322,10 @@ impl Oracle {
                     "{name} is called a crash loop and is none"
                 );
             }
+            Effect::Emit(n) if n.kind == NoticeKind::State && n.message.contains(" is stopping: ") => {
+                let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
+                self.of(&name).stopping.get_or_insert((run, now));
+            }
             Effect::Removed { name, .. } => {
                 let alive = kernel.runs.values().any(|r| r.name == *name && !r.released);
                 assert!(!alive, "{name} was removed with a live run");
@@ -393,7 +397,8 @@ impl Oracle {
         }
         for to in spec.after.iter().chain(&spec.wants) {
             let d = machine.view(machine.id(to.as_str()).unwrap());
-            assert_ne!(d.state, StateKind::Starting, "{name} is launched before {to}");
+            let starts = d.state == StateKind::Starting && d.desired == Desired::Up;
+            assert!(!starts, "{name} is launched before {to}");
             let could = d.state == StateKind::Waiting && self.could_launch(machine, &d);
             assert!(!could, "{name} is launched before {to}, which could be");
         }

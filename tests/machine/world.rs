@@ -395,6 +395,8 @@ impl World {
                 assert!(unreadable.contains(&r.name), "run {run} of {} is in no saved state", r.name);
                 let claimed = self.machine.claim(self.now, r.name.as_str(), RunId(*run), r.generation);
                 assert!(claimed || self.machine.id(r.name.as_str()).is_none(), "{} is not claimed", r.name);
+                // Nobody knows any more whether its end was told.
+                self.oracle.exits.remove(&RunId(*run));
                 if !claimed {
                     self.kernel.kill_tree(self.now, &mut self.rng, *run);
                     self.kernel.runs.get_mut(run).unwrap().released = true;
