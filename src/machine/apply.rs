@@ -105,6 +105,10 @@ impl Machine {
         {
             *at = started + spec.backoff.reset_after;
         }
+        if svc.rec.want == Want::Unset {
+            // `autostart` counts when a service is added; written later it must not be taken for that.
+            svc.rec.want = Want::Down;
+        }
         self.sync_deadline(id);
         self.touch(id);
         if !self.at(id).wanted() {

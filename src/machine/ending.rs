@@ -136,20 +136,24 @@ impl Machine {
         let state = match after {
             _ if !wanted => State::Stopped,
             After::Rest => State::Waiting { auto },
-            After::Backoff => {
-                let svc = &mut self.services[id.0 as usize];
-                svc.rec.attempts = svc.rec.attempts.saturating_add(1);
-                match backoff::delay(&svc.spec.backoff, svc.rec.attempts, &mut self.rng) {
-                    Millis(0) => State::Waiting { auto: true },
-                    delay => State::Backoff { until: now + delay },
-                }
+            After::Backoff => match self.next_delay(id) {
+                Millis(0) => State::Waiting { auto: true },
+                delay => State::Backoff { until: now + delay },
+            },
+            After::Failed { retry } => {
+                // A crash loop is never retried faster than a crash.
+                let delay = self.next_delay(id);
+                let every = self.at(id).spec.breaker.retry_every.filter(|_| retry);
+                State::Failed { retry_at: every.map(|d| now + d.max(delay)) }
             }
             After::Exited => State::Exited,
-            After::Failed { retry } => {
-                let every = self.at(id).spec.breaker.retry_every.filter(|_| retry);
-                State::Failed { retry_at: every.map(|d| now + d) }
-            }
         };
         self.set(id, state);
+    }
+
+    fn next_delay(&mut self, id: ServiceId) -> Millis {
+        let svc = &mut self.services[id.0 as usize];
+        svc.rec.attempts = svc.rec.attempts.saturating_add(1);
+        backoff::delay(&svc.spec.backoff, svc.rec.attempts, &mut self.rng)
     }
 }

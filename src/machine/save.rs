@@ -77,7 +77,13 @@ impl Machine {
         let mut machine = Machine::new(seed, plan, generation, next_run);
         (machine.now, machine.replaying) = (now, true);
         for (name, text) in saved {
-            let Ok(Saved { version, record }) = serde_json::from_str::<Saved<Record>>(text) else { continue };
+            let Ok(Saved { version, record }) = serde_json::from_str::<Saved<Record>>(text) else {
+                if let Some(id) = machine.id(name.as_str()) {
+                    // What is kept of it must be replaced, or the next manager may read what this one could not.
+                    machine.touch(id);
+                }
+                continue;
+            };
             machine.spent.merge(&record.spent);
             match machine.id(name.as_str()) {
                 Some(id) => machine.resume(id, record, version == VERSION),
@@ -127,7 +133,7 @@ impl Machine {
     }
 
     /// Takes a run into account that the keeper holds for a service whose saved state could not be read, so
-    /// that it is not started twice. To be called between [`Machine::restore`] and the facts about the run.
+    /// that it is not started twice. To be called between [`Machine::restore`] and the first fact.
     /// False where the service is unknown or has another run: then the run is to be killed and released.
     pub fn claim(&mut self, now: Time, service: &str, run: RunId, generation: Generation) -> bool {
         self.now = self.now.max(now);

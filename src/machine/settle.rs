@@ -2,10 +2,10 @@
 //! each action may change faces again.
 
 use super::{
-    Effect, Machine, ServiceId,
+    Effect, Machine, Outcome, ServiceId,
     event::Time,
     save,
-    service::{After, Bounce, Face, Hold, Live, State, StateKind, Want},
+    service::{After, Asked, Bounce, Face, Hold, Live, State, StateKind, Want},
     stop::LAUNCH_LIMIT,
 };
 use crate::plan::RunId;
@@ -269,6 +269,11 @@ impl Machine {
             State::Stuck { live, .. } => {
                 self.forgive(id);
                 self.set(id, State::Stuck { live, after: After::Rest });
+            }
+            // A stop that had not begun is called off; one for a restart goes on.
+            State::Starting { .. } | State::Running { .. } if self.at(id).rec.bounce.is_none() => {
+                let message = format!("{} was started again before it was stopped", self.at(id).name);
+                self.answer(id, Asked::Down, &Outcome::Failed(message));
             }
             State::Starting { .. } | State::Running { .. } => {}
         }

@@ -72,6 +72,10 @@ impl Machine {
         self.touch(id);
         let message = format!("{name} was stopped by an operator before it came up");
         self.answer(id, Asked::Up, &Outcome::Failed(message));
+        if self.at(id).rec.state.live().is_none() {
+            self.set(id, State::Stopped);
+            return self.reply(ticket, Outcome::Done(format!("{name} is stopped")));
+        }
         self.ask(id, ticket, Asked::Down);
     }
 

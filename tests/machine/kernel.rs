@@ -1,0 +1,364 @@
+//! A fake keeper and kernel: runs with a main process, leftovers and jobs, that die when they like, heed
+//! signals or not, and whose news arrives late, twice or out of step.
+
+use super::plans::Rng;
+use keepd::{
+    machine::{Fact, Time},
+    plan::*,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How badly this world behaves, in thousandths; drawn anew for each seed so that every world has its own
+/// character.
+#[derive(Debug, Clone)]
+pub struct Odds {
+    pub launch_fails: u64,
+    pub launch_hangs: u64,
+    pub short_life: u64,
+    pub failure: u64,
+    pub leaves_others: u64,
+    pub ignores_term: u64,
+    pub immortal: u64,
+    pub doubled: u64,
+    pub slow_news: u64,
+    pub emptied_first: u64,
+    pub manager_dies: u64,
+    pub dies_in_turn: u64,
+    pub corrupt: u64,
+    pub wish: u64,
+    pub apply: u64,
+    pub shutdown: u64,
+}
+
+impl Odds {
+    pub fn draw(rng: &mut Rng) -> Odds {
+        let mut o = |most: u64| rng.pick(&[0, 0, most / 8, most / 2, most]);
+        Odds {
+            launch_fails: o(500),
+            launch_hangs: o(60),
+            short_life: 200 + o(800),
+            failure: o(1000),
+            leaves_others: o(600),
+            ignores_term: o(600),
+            immortal: o(150),
+            doubled: o(500),
+            slow_news: o(500),
+            emptied_first: o(200),
+            manager_dies: o(60),
+            dies_in_turn: o(500),
+            corrupt: o(300),
+            wish: 50 + o(500),
+            apply: o(200),
+            shutdown: o(8),
+        }
+    }
+
+    /// Everything goes well from now on.
+    pub fn heal(&mut self) {
+        let wishless = Odds { short_life: 0, ..Odds::zero() };
+        *self = wishless;
+    }
+
+    pub fn zero() -> Odds {
+        Odds {
+            launch_fails: 0,
+            launch_hangs: 0,
+            short_life: 0,
+            failure: 0,
+            leaves_others: 0,
+            ignores_term: 0,
+            immortal: 0,
+            doubled: 0,
+            slow_news: 0,
+            emptied_first: 0,
+            manager_dies: 0,
+            dies_in_turn: 0,
+            corrupt: 0,
+            wish: 0,
+            apply: 0,
+            shutdown: 0,
+        }
+    }
+}
+
+/// What will happen in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Coming {
+    LaunchEnds(u64),
+    MainEnds(u64),
+    OthersEnd(u64),
+    JobEnds(u64, bool),
+    Killed(u64),
+    /// News reaches the manager of that number, or any.
+    News {
+        run: u64,
+        index: usize,
+        manager: Option<u64>,
+    },
+}
+
+/// A run that the keeper holds.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub name: Name,
+    pub generation: Generation,
+    pub stop: StopSpec,
+    pub launching: bool,
+    pub main: bool,
+    pub others: bool,
+    pub job: Option<Job>,
+    pub exit: Option<Exit>,
+    pub ended: Option<Time>,
+    pub started: Option<Time>,
+    pub immortal: bool,
+    pub killed: bool,
+    pub released: bool,
+    /// All that was told about it, in order.
+    pub told: Vec<Fact>,
+    next_news: Time,
+    emptied: bool,
+}
+
+impl Run {
+    pub fn alive(&self) -> bool {
+        self.launching || self.main || self.others || self.job.is_some()
+    }
+}
+
+#[derive(Debug)]
+pub struct Kernel {
+    pub runs: BTreeMap<u64, Run>,
+    pub coming: BTreeSet<(Time, u64, Coming)>,
+    seq: u64,
+}
+
+impl Kernel {
+    pub fn new() -> Kernel {
+        Kernel { runs: BTreeMap::new(), coming: BTreeSet::new(), seq: 0 }
+    }
+
+    pub fn next(&self) -> Option<Time> {
+        self.coming.first().map(|(t, ..)| *t)
+    }
+
+    fn at(&mut self, t: Time, what: Coming) {
+        self.seq += 1;
+        self.coming.insert((t, self.seq, what));
+    }
+
+    fn after(&mut self, now: Time, ms: u64, what: Coming) {
+        self.at(now + Millis(ms), what);
+    }
+
+    /// Tells a fact, to the manager that is there now, late or twice as the odds say.
+    fn tell(&mut self, now: Time, rng: &mut Rng, odds: &Odds, manager: u64, run: u64, fact: Fact) {
+        let Some(r) = self.runs.get_mut(&run) else { return };
+        r.told.push(fact);
+        let index = r.told.len() - 1;
+        let late = if rng.chance(odds.slow_news) { rng.below(3000) } else { 0 };
+        r.next_news = r.next_news.max(now + Millis(late));
+        let when = r.next_news;
+        self.at(when, Coming::News { run, index, manager: Some(manager) });
+        while rng.chance(odds.doubled) {
+            let later = when + Millis(rng.pick(&[0, 1, 700, 30_000]));
+            self.at(later, Coming::News { run, index, manager: None });
+        }
+    }
+
+    pub fn launch(
+        &mut self,
+        now: Time,
+        rng: &mut Rng,
+        odds: &Odds,
+        run: u64,
+        name: Name,
+        generation: Generation,
+        spec: &ServiceSpec,
+    ) {
+        let r = Run {
+            name,
+            generation,
+            stop: spec.stop.clone(),
+            launching: true,
+            main: false,
+            others: false,
+            job: None,
+            exit: None,
+            ended: None,
+            started: None,
+            immortal: rng.chance(odds.immortal),
+            killed: false,
+            released: false,
+            told: vec![],
+            next_news: now,
+            emptied: false,
+        };
+        self.runs.insert(run, r);
+        if !rng.chance(odds.launch_hangs) {
+            let ms = rng.pick(&[0, 1, 20]);
+            self.after(now, ms, Coming::LaunchEnds(run));
+        }
+    }
+
+    pub fn signal_main(&mut self, now: Time, rng: &mut Rng, odds: &Odds, run: u64, signal: i32) {
+        let Some(r) = self.runs.get(&run) else { return };
+        if r.main && signal == r.stop.signal && !rng.chance(odds.ignores_term) {
+            let ms = rng.pick(&[0, 5, 400]);
+            self.after(now, ms, Coming::MainEnds(run));
+        }
+    }
+
+    pub fn signal_tree(&mut self, now: Time, rng: &mut Rng, odds: &Odds, run: u64) {
+        let Some(r) = self.runs.get(&run) else { return };
+        if r.alive() && !rng.chance(odds.ignores_term) {
+            let ms = rng.pick(&[0, 5, 400]);
+            self.after(now, ms, Coming::OthersEnd(run));
+        }
+    }
+
+    pub fn kill_tree(&mut self, now: Time, rng: &mut Rng, run: u64) {
+        let Some(r) = self.runs.get_mut(&run) else { return };
+        r.killed = true;
+        let ms = match r.immortal {
+            true => rng.pick(&[9_000, 15_000, 600_000]),
+            false => rng.pick(&[0, 1, 30]),
+        };
+        self.after(now, ms, Coming::Killed(run));
+    }
+
+    pub fn run_job(&mut self, now: Time, rng: &mut Rng, odds: &Odds, run: u64, job: Job) {
+        let Some(r) = self.runs.get_mut(&run) else { return };
+        if !r.main {
+            return;
+        }
+        r.job = Some(job);
+        if job == Job::Stop && !rng.chance(odds.ignores_term) && rng.chance(500) {
+            let ms = rng.pick(&[0, 5, 400]);
+            self.after(now, ms, Coming::MainEnds(run));
+        }
+        let ms = rng.pick(&[0, 10, 1500, 60_000]);
+        let fails = rng.chance(200);
+        self.after(now, ms, Coming::JobEnds(run, fails));
+    }
+
+    /// Lets the next thing happen; gives a fact if one reaches the manager.
+    pub fn happen(&mut self, now: Time, rng: &mut Rng, odds: &Odds, manager: u64) -> Option<Fact> {
+        let (_, _, what) = self.coming.pop_first()?;
+        match what {
+            Coming::News { run, index, manager: to } if to.is_none_or(|m| m == manager) => {
+                return self.runs.get(&run).map(|r| r.told[index].clone());
+            }
+            Coming::News { .. } => {}
+            Coming::LaunchEnds(run) => self.launch_ends(now, rng, odds, manager, run),
+            Coming::MainEnds(run) => {
+                let exit = match rng.chance(odds.failure) {
+                    true => rng.pick(&[
+                        Exit::Code(1),
+                        Exit::Code(78),
+                        Exit::Signal { signal: 11, core: true },
+                        Exit::Signal { signal: 9, core: false },
+                        Exit::Unknown,
+                    ]),
+                    false => rng.pick(&[Exit::Code(0), Exit::Signal { signal: 15, core: false }]),
+                };
+                self.main_ends(now, rng, odds, manager, run, exit);
+            }
+            Coming::OthersEnd(run) => {
+                if let Some(r) = self.runs.get_mut(&run) {
+                    r.others = false;
+                    if !r.main {
+                        r.job = None;
+                    }
+                }
+                self.check_empty(now, rng, odds, manager, run);
+            }
+            Coming::JobEnds(run, fails) => {
+                if let Some(job) = self.runs.get_mut(&run).and_then(|r| r.job.take()) {
+                    let why = if fails { "exited with status 3".into() } else { String::new() };
+                    self.tell(now, rng, odds, manager, run, Fact::JobEnded { run: RunId(run), job, why });
+                    self.check_empty(now, rng, odds, manager, run);
+                }
+            }
+            Coming::Killed(run) => {
+                let Some(r) = self.runs.get_mut(&run) else { return None };
+                r.others = false;
+                r.job = None;
+                if std::mem::take(&mut r.launching) {
+                    let fact =
+                        Fact::LaunchFailed { run: RunId(run), why: "it was killed".into(), transient: false };
+                    self.tell(now, rng, odds, manager, run, fact);
+                } else if r.main {
+                    let exit = Exit::Signal { signal: 9, core: false };
+                    self.main_ends(now, rng, &Odds { leaves_others: 0, ..odds.clone() }, manager, run, exit);
+                }
+                self.check_empty(now, rng, odds, manager, run);
+            }
+        }
+        None
+    }
+
+    fn launch_ends(&mut self, now: Time, rng: &mut Rng, odds: &Odds, manager: u64, run: u64) {
+        let Some(r) = self.runs.get_mut(&run) else { return };
+        if !std::mem::take(&mut r.launching) {
+            return;
+        }
+        if rng.chance(odds.launch_fails) {
+            let why = "cannot change directory to /srv: No such file or directory".into();
+            let fact = Fact::LaunchFailed { run: RunId(run), why, transient: rng.chance(300) };
+            return self.tell(now, rng, odds, manager, run, fact);
+        }
+        r.main = true;
+        r.started = Some(now);
+        let fact = Fact::Started { run: RunId(run), pid: run as u32 + 1000, at: now };
+        self.tell(now, rng, odds, manager, run, fact);
+        if rng.chance(odds.short_life) {
+            let ms = rng.pick(&[0, 3, 300, 2000, 12_000, 70_000]);
+            self.after(now, ms, Coming::MainEnds(run));
+        }
+    }
+
+    fn main_ends(&mut self, now: Time, rng: &mut Rng, odds: &Odds, manager: u64, run: u64, exit: Exit) {
+        let Some(r) = self.runs.get_mut(&run) else { return };
+        if !std::mem::take(&mut r.main) {
+            return;
+        }
+        r.others = rng.chance(odds.leaves_others);
+        (r.exit, r.ended) = (Some(exit), Some(now));
+        let leftovers = r.others || r.job.is_some();
+        if leftovers && rng.chance(500) {
+            let ms = rng.pick(&[0, 50, 5000]);
+            self.after(now, ms, Coming::OthersEnd(run));
+        }
+        let r = &mut self.runs.get_mut(&run).unwrap();
+        let fact = Fact::Exited { run: RunId(run), exit, leftovers, at: now };
+        r.emptied = !leftovers;
+        if leftovers && rng.chance(odds.emptied_first) {
+            // They are gone by the time the news is written: told first.
+            (r.others, r.job, r.emptied) = (false, None, true);
+            self.tell(now, rng, odds, manager, run, Fact::Emptied { run: RunId(run) });
+        }
+        self.tell(now, rng, odds, manager, run, fact);
+    }
+
+    fn check_empty(&mut self, now: Time, rng: &mut Rng, odds: &Odds, manager: u64, run: u64) {
+        let Some(r) = self.runs.get_mut(&run) else { return };
+        if r.ended.is_some() && !r.alive() && !std::mem::replace(&mut r.emptied, true) {
+            self.tell(now, rng, odds, manager, run, Fact::Emptied { run: RunId(run) });
+        }
+    }
+
+    /// Immortals and hanging launches come to an end.
+    pub fn heal(&mut self, now: Time) {
+        let runs: Vec<u64> = self.runs.iter().filter(|(_, r)| !r.released).map(|(n, _)| *n).collect();
+        for run in runs {
+            let r = self.runs.get_mut(&run).unwrap();
+            r.immortal = false;
+            let (launching, killed) = (r.launching, r.killed);
+            if killed {
+                self.after(now, 1, Coming::Killed(run));
+            } else if launching {
+                self.after(now, 1, Coming::LaunchEnds(run));
+            }
+        }
+    }
+}
