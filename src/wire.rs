@@ -1,5 +1,7 @@
 //! The types of the HTTP API, shared by `api` and `ctl`. JSON, snake_case. Fields are only ever added.
 
+#![forbid(unsafe_code)]
+
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`

@@ -169,4 +169,31 @@ mod tests {
             assert_eq!(find("GET", path).unwrap_err(), Miss::Path, "{path}");
         }
     }
+
+    #[test]
+    fn the_documentation_has_every_row_and_no_other() {
+        let rows = include_str!("../../docs/api.md").lines().filter(|l| l.starts_with("| `"));
+        let told: Vec<(&str, Vec<&str>, &str)> = rows
+            .map(|l| l.split('|').map(str::trim).collect::<Vec<_>>())
+            .filter(|cells| cells.len() == 5)
+            .map(|cells| {
+                let query = cells[2].split(';').next().unwrap_or_default();
+                (
+                    cells[1].trim_matches('`'),
+                    query.split_whitespace().map(|q| q.trim_matches('`')).collect(),
+                    cells[3],
+                )
+            })
+            .collect();
+        let known: Vec<(String, Vec<&str>, &str)> = ROUTES
+            .iter()
+            .map(|r| {
+                let needs = if r.needs == Role::Reader { "reader" } else { "admin" };
+                (format!("{} {}", r.method, r.path), r.query.to_vec(), needs)
+            })
+            .collect();
+        let known: Vec<_> =
+            known.iter().map(|(call, query, needs)| (call.as_str(), query.clone(), *needs)).collect();
+        assert_eq!(told, known);
+    }
 }

@@ -64,15 +64,12 @@ fn print(out: &mut impl Write, item: &Item, json: bool) -> io::Result<()> {
     match item {
         Item::Event(_, text) if json => writeln!(out, "{text}"),
         Item::Event(e, _) => {
-            let service = e.service.as_deref().unwrap_or("keepd");
-            writeln!(
-                out,
-                "{}  {:<13}  {}: {}",
-                clean(&e.at),
-                clean(&e.kind),
-                clean(service),
-                clean(&e.message)
-            )
+            // Most messages are sentences about the service; the others get its name.
+            let name = match &e.service {
+                Some(service) if !e.message.contains(service.as_str()) => format!("{service}: "),
+                _ => String::new(),
+            };
+            writeln!(out, "{}  {:<13}  {}{}", clean(&e.at), clean(&e.kind), clean(&name), clean(&e.message))
         }
         Item::Lost => {
             writeln!(io::stderr(), "keepctl: some events are missing here: keepd no longer has them")

@@ -25,6 +25,7 @@ pub(super) struct Listed<'a> {
     pub(super) ready: bool,
     pub(super) pid: Option<u32>,
     pub(super) uptime_ms: Option<u64>,
+    pub(super) next_start_in_ms: Option<u64>,
     pub(super) restarts: u32,
     pub(super) log: Log,
 }

@@ -87,6 +87,7 @@ fn table(out: &mut impl Write, look: Look, services: &[Listed<'_>]) -> io::Resul
 
 fn row(s: &Listed<'_>) -> [Cell; 7] {
     let dash = || "-".to_string();
+    let next = s.next_start_in_ms.map(|ms| format!("; next start in {}", duration(ms))).unwrap_or_default();
     let note = if s.reason.is_empty() { &s.description } else { &s.reason };
     [
         clean(&s.name).into_owned().into(),
@@ -95,7 +96,7 @@ fn row(s: &Listed<'_>) -> [Cell; 7] {
         s.pid.map_or_else(dash, |p| p.to_string()).into(),
         s.uptime_ms.map_or_else(dash, duration).into(),
         s.restarts.to_string().into(),
-        clean(note).into_owned().into(),
+        format!("{}{next}", clean(note)).into(),
     ]
 }
 
@@ -146,7 +147,7 @@ fn usage(s: &Service) -> String {
     let parts = [
         s.memory_bytes.map(|n| format!("memory {}", bytes(n))),
         s.cpu_usage_usec.map(cpu),
-        s.tasks.map(|n| format!("{n} tasks")),
+        s.tasks.map(|n| format!("{n} {}", if n == 1 { "task" } else { "tasks" })),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -229,6 +230,7 @@ mod tests {
             state: "backoff".into(),
             reason: "exit status 1\x1b[2J\n".into(),
             restarts: 3,
+            next_start_in_ms: Some(5_300),
             ..Listed::default()
         };
         let web = serde_json::to_string(&web()).unwrap();
@@ -236,7 +238,7 @@ mod tests {
         let shown = text(|out| table(out, Look::default(), &[db, web]));
         let wanted = "\
 NAME  STATE    READY   PID  UPTIME  RESTARTS  REASON / DESCRIPTION
-db    backoff  no        -  -              3  exit status 1\\x1b[2J\\n
+db    backoff  no        -  -              3  exit status 1\\x1b[2J\\n; next start in 5s
 web   running  yes    4711  3d 4h          0  public API
 ";
         assert_eq!(shown, wanted);
