@@ -113,7 +113,7 @@ fn sighup_applies() {
 
 #[test]
 fn a_service_in_backoff_takes_its_new_command_or_goes() {
-    let slow = "backoff = { delay = \"10m\", max = \"10m\" }\n";
+    let slow = "backoff = { delay = \"10m\", max = \"10m\" }\nbreaker = { within = \"1d\" }\n";
     let d = Daemon::start(&(service("one", "exit 1", slow) + &service("two", "exit 1", slow)));
     d.wait_state("one", "backoff");
     d.wait_state("two", "backoff");

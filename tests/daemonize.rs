@@ -4,13 +4,23 @@
 mod common;
 
 use common::{LATER, Setup, is_alive, proc_status, service, text, wait_for};
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+};
+
+/// Runs it until its stdout and stderr are at their end: the daemon that it leaves has to let go of both.
+fn run(command: &mut Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (send, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || send.send(child.wait_with_output().unwrap()));
+    done.recv_timeout(LATER).expect("it returns, and nothing of it holds the caller's stdout or stderr")
+}
 
 #[test]
 fn it_returns_when_it_is_ready_and_holds_no_terminal() {
     let mut d = Setup { services: &service("web", "exec sleep 1000", ""), ..Setup::default() }.prepare();
-    // `output` reads to the end of the pipes, so this also proves that the daemon has let go of them.
-    let done = d.keepd().arg("--daemonize").output().unwrap();
+    let done = run(d.keepd().arg("--daemonize"));
     assert!(done.status.success(), "{}", text(&done));
     assert_eq!(d.try_get("/readyz").unwrap().0, 200, "it returned before it was ready");
     d.await_api();
@@ -30,7 +40,7 @@ fn it_returns_when_it_is_ready_and_holds_no_terminal() {
     });
     assert!(log.contains("web") || log.contains("keepd"), "{log}");
 
-    let second = d.keepd().arg("--daemonize").output().unwrap();
+    let second = run(d.keepd().arg("--daemonize"));
     assert_eq!(second.status.code(), Some(1), "{}", text(&second));
     assert!(text(&second).contains("another keepd"), "{}", text(&second));
     assert!(is_alive(keeper));
@@ -44,7 +54,7 @@ fn it_returns_when_it_is_ready_and_holds_no_terminal() {
 #[test]
 fn a_broken_configuration_is_told_to_whom_it_may_concern() {
     let d = Setup { services: "[service.web]\ncomand = [\"true\"]\n", ..Setup::default() }.prepare();
-    let done = d.keepd().arg("--daemonize").output().unwrap();
+    let done = run(d.keepd().arg("--daemonize"));
     assert_eq!(done.status.code(), Some(78), "{}", text(&done));
     assert!(text(&done).contains("did you mean `command`"), "{}", text(&done));
     d.assert_nothing_left();

@@ -78,7 +78,7 @@ fn instances_have_their_number_and_their_port() {
 #[test]
 fn a_program_that_is_not_there_is_a_failed_start_that_says_so() {
     let d = Daemon::start(
-        "[service.lost]\ncommand = [\"/nonexistent/program\"]\nbackoff = { delay = \"60s\" }\n",
+        "[service.lost]\ncommand = [\"/nonexistent/program\"]\nbackoff = { delay = \"60s\", max = \"60s\" }\n",
     );
     let lost = d.wait_service("lost", "a reason", |s| s["consecutive_failures"] == 1);
     let reason = lost["reason"].as_str().unwrap();

@@ -172,12 +172,11 @@ fn sigusr1_reopens_files_that_others_have_moved() {
     let folder = d.path().join("log/web");
     std::fs::rename(folder.join("current"), d.path().join("moved")).unwrap();
     signal(d.keeper(), Signal::SIGUSR1);
-    wait_for("a fresh file", SOON, || folder.join("current").exists().then_some(()));
-    d.ctl_ok(&["signal", "SIGUSR1", "web"]);
-    wait_for("the fresh file to be used", SOON, || {
-        (std::fs::read_to_string(folder.join("current")).ok()? == "after\n").then_some(())
+    wait_for("a fresh file that is used", SOON, || {
+        d.ctl_ok(&["signal", "SIGUSR1", "web"]);
+        std::fs::read_to_string(folder.join("current")).ok()?.starts_with("after\n").then_some(())
     });
-    assert_eq!(std::fs::read_to_string(d.path().join("moved")).unwrap(), "before\n");
+    assert!(std::fs::read_to_string(d.path().join("moved")).unwrap().starts_with("before\n"));
     d.shutdown();
 }
 

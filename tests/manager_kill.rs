@@ -56,7 +56,7 @@ fn kills_of_the_manager_cost_nothing() {
     }
     for name in exiters {
         let more = "restart = \"always\"\nbackoff = { delay = \"1ms\", max = \"1ms\", jitter = 0.0 }\n\
-                    breaker = { failures = 1000000 }\n";
+                    breaker = { failures = 1000000, within = \"1d\" }\n";
         services += &service(name, &EXITER.replace("$NAME", name), more);
     }
     let daemon = "restart-budget = { starts = 1000000, within = \"1m\" }";
@@ -162,7 +162,7 @@ fn an_exit_while_there_is_no_manager_is_known_to_the_next_one() {
 
 #[test]
 fn what_was_decided_outlives_the_manager() {
-    let slow = "backoff = { delay = \"10m\", max = \"10m\", jitter = 0.0 }\n";
+    let slow = "backoff = { delay = \"10m\", max = \"10m\", jitter = 0.0 }\nbreaker = { within = \"1d\" }\n";
     let services = service("stopped", "exec sleep 1000", "")
         + &service("crashing", "echo run >> runs; exit 1", slow)
         + &service(

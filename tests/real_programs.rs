@@ -129,7 +129,7 @@ fn nginx() {
     conf("hello again from nginx");
     d.ctl_ok(&["reload", "nginx"]);
     wait_for("the new words", LATER, || answers(port, ask, "hello again").then_some(()));
-    conf("}} broken");
+    fs::write(home.join("nginx.conf"), "broken\n").unwrap();
     d.ctl_fails(1, &["reload", "nginx"]);
     assert!(answers(port, ask, "hello again"));
     assert_eq!(d.pid("nginx"), pid);
