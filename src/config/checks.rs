@@ -63,8 +63,8 @@ fn warnings(service: &Service<'_>, shutdown_timeout: Millis, problems: &mut Prob
         problems.warn(
             s.written(&["stop-timeout"]).unwrap_or(service.at),
             format!(
-                "`stop-timeout` of service `{}` ({timeout}) is longer than `daemon.shutdown-timeout` ({shutdown_timeout}), \
-                 which ends it when the host or keepd stops",
+                "`stop-timeout` of service `{}` ({timeout}) is longer than `daemon.shutdown-timeout` \
+                 ({shutdown_timeout}), which ends it when the host or keepd stops",
                 service.name
             ),
         );

@@ -112,9 +112,11 @@ fn principals(
     let mut out = Vec::new();
     for item in items {
         let found = match item.text.strip_prefix('@') {
-            _ if item.text == "*" && *key == "admins" => {
-                Err("`api.admins` cannot hold `*`: that would let everybody on this host run anything as any user".into())
-            }
+            _ if item.text == "*" && *key == "admins" => Err(
+                "`api.admins` cannot hold `*`: that would let everybody on this host run anything as any \
+                     user"
+                    .into(),
+            ),
             _ if item.text == "*" => Ok(Principal::Everyone),
             Some(group) => find_group(group, users).map(Principal::Gid),
             // A number needs no entry here: it is compared with the caller's, nobody becomes it.

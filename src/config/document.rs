@@ -187,7 +187,8 @@ impl Walker<'_> {
     fn one_way_to_reload(&mut self, layer: &Layer) {
         let find = |key: &str| layer.iter().find(|e| e.key == key && !matches!(e.value, Value::Broken));
         if let (Some(_), Some(command)) = (find("reload-signal"), find("reload-command")) {
-            let message = "`reload-signal` and `reload-command` cannot both be written: a service has one way to reload";
+            let message = "`reload-signal` and `reload-command` cannot both be written: a service has one way \
+                           to reload";
             self.problems.error(command.at, message);
         }
     }

@@ -2,13 +2,13 @@
 
 use super::EXIT_INTERNAL;
 use crate::sys::{
-    self, fd,
+    fd,
     process::{self, SingleThread},
 };
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
 };
 
 /// Runs `daemon` in the background, in a session of its own whose leader is gone, so that it can never get a
@@ -28,13 +28,4 @@ pub(super) fn detach(daemon: impl FnOnce(OwnedFd) -> i32) -> io::Result<i32> {
         (1, status) => i32::from(status),
         _ => EXIT_INTERNAL,
     })
-}
-
-/// Lets go of the terminal that the daemon was started from.
-pub(super) fn drop_terminal() -> sys::Result<()> {
-    let null = fd::open_null()?;
-    for number in 0..=2 {
-        fd::place(null.as_fd(), number)?;
-    }
-    Ok(())
 }

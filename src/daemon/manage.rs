@@ -1,6 +1,6 @@
 //! The manager's role: log, runtime, API, and then the actor.
 
-use super::{EXIT_INTERNAL, args::ConfigArgs, background, log};
+use super::{EXIT_INTERNAL, args::ConfigArgs, log};
 use crate::{api, keeper::protocol::MANAGER_FD, manager::Manager, sys};
 use std::{io, sync::Arc};
 
@@ -37,7 +37,7 @@ pub(super) fn main(args: &ConfigArgs) -> i32 {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         tokio::spawn(api::serve(listener, handle, rights));
         if daemonize {
-            background::drop_terminal()?;
+            sys::fd::stdio_to_null()?;
         }
         Ok(())
     }));

@@ -61,6 +61,9 @@ impl Keeper {
             Up::Ready => {
                 self.up.ready();
                 if let Some(parent) = self.ready_fd.take() {
+                    if let Err(e) = fd::stdio_to_null() {
+                        self.warn("cannot let go of the terminal", e);
+                    }
                     // A parent that does not wait any more is none of our business.
                     let _ = fd::write(parent.as_fd(), b"R");
                 }

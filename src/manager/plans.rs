@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    io::Read,
+    io::{Read, Seek},
     os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
@@ -195,7 +195,9 @@ fn read_answer(generation: Option<Generation>, fds: Vec<OwnedFd>) -> Result<(Gen
         Some(generation) => Ok((generation, handover::read_plan(&fd).map_err(unavailable)?)),
         None => {
             let mut text = String::new();
-            std::fs::File::from(fd).read_to_string(&mut text).map_err(unavailable)?;
+            let mut file = std::fs::File::from(fd);
+            // The loader wrote through the same open file: its position is the end.
+            file.rewind().and_then(|()| file.read_to_string(&mut text)).map_err(unavailable)?;
             let report: wire::LoadReport = serde_json::from_str(&text)
                 .map_err(|e| Refusal::Unavailable(format!("cannot read the loader's report: {e}")))?;
             Err(Refusal::Configuration(report.diagnostics))

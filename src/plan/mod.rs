@@ -3,6 +3,8 @@
 //! Everything here is plain data. Nothing in this room does I/O, reads a clock or starts a thread; the text
 //! that a plan comes from is the business of `config`, and what happens with it is the business of `machine`.
 
+#![forbid(unsafe_code)]
+
 pub mod daemon;
 pub mod diff;
 pub mod image;

@@ -80,6 +80,12 @@ pub fn ensure_stdio() -> Result<()> {
     }
 }
 
+/// Lets go of whatever 0, 1 and 2 are: from now on they are /dev/null.
+pub fn stdio_to_null() -> Result<()> {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    (0..=2).try_for_each(|number| place(null.as_fd(), number))
+}
+
 /// Marks every descriptor from `first` on close-on-exec.
 pub fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
