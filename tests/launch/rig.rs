@@ -396,10 +396,9 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let Some(mut keeper) = self.keeper.take() else { return };
         // The third one makes it kill everything.
-        for _ in 0..3 {
-            if let Ok(fd) = pidfd::open(keeper.id() as i32) {
+        if let Ok(fd) = pidfd::open(keeper.id() as i32) {
+            while !matches!(pidfd::wait_end(fd.as_fd(), 20), Ok(true)) {
                 let _ = pidfd::send_signal(fd.as_fd(), 15);
-                let _ = pidfd::wait_end(fd.as_fd(), 200);
             }
         }
         let _ = keeper.wait();
