@@ -53,6 +53,7 @@ fn main() {
             failed.push(name);
         }
     }
+    rig::clean_up();
     println!("\nlaunch: {ran} run, {} failed {failed:?}", failed.len());
     std::process::exit(i32::from(!failed.is_empty()) * 101);
 }
