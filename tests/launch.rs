@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests start the keeper itself, and end with a status")]
 #![allow(unsafe_code, unreachable_pub)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "launch/ends.rs"]
 mod ends;
@@ -52,6 +53,7 @@ fn main() {
             failed.push(name);
         }
     }
+    rig::clean_up();
     println!("\nlaunch: {ran} run, {} failed {failed:?}", failed.len());
     std::process::exit(i32::from(!failed.is_empty()) * 101);
 }

@@ -104,10 +104,15 @@ impl Keeper {
     fn check_empty(&mut self, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Phase::Ended(end) = &mut run.phase else { return };
-        if end.empty || run.tree.populated(true) != Ok(false) {
+        if end.empty {
             return;
         }
-        end.empty = true;
+        match run.tree.populated(true) {
+            Ok(false) => end.empty = true,
+            Ok(true) => return,
+            // No descriptor to be had, perhaps: no event will tell when there is one.
+            Err(_) => return self.make_restless(id, LOOK_AGAIN_MS),
+        }
         self.tell(News::Emptied { run: id });
         self.emptied(id);
     }

@@ -36,6 +36,8 @@ pub(super) struct Link {
     pub(super) cause: Option<String>,
     pub(super) delay_ms: u64,
     pub(super) restart_at: Option<u64>,
+    /// What people asked for while there was no manager.
+    pub(super) missed: Vec<News>,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,15 @@ impl Keeper {
     /// Queues news for the manager. Without one it is dropped: the next one is told what is true by then.
     pub(super) fn tell(&mut self, news: News) {
         self.tell_with(news, Vec::new());
+    }
+
+    /// As [`Keeper::tell`], but without a manager the next one is told, once.
+    pub(super) fn tell_or_keep(&mut self, news: News) {
+        if self.link.connected() {
+            self.tell(news);
+        } else if !self.link.missed.contains(&news) {
+            self.link.missed.push(news);
+        }
     }
 
     /// As [`Keeper::tell`], with descriptors.

@@ -71,6 +71,9 @@ impl Keeper {
             self.hand_over_run(run);
         }
         self.tell(News::HelloEnd);
+        for news in std::mem::take(&mut self.link.missed) {
+            self.tell(news);
+        }
     }
 
     /// The run, then the facts about it that are still true.

@@ -201,8 +201,8 @@ impl Keeper {
         match signal {
             signal::SIGCHLD => self.reap(),
             signal::SIGTERM | signal::SIGINT => self.on_stop_signal(),
-            signal::SIGHUP => self.tell(News::Apply),
-            signal::SIGUSR1 => self.tell(News::Reopen),
+            signal::SIGHUP => self.tell_or_keep(News::Apply),
+            signal::SIGUSR1 => self.tell_or_keep(News::Reopen),
             _ => {}
         }
     }

@@ -88,3 +88,21 @@ impl Drop for Mapping {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fd;
+
+    #[test]
+    fn only_what_cannot_change_is_mapped() {
+        let open = create(c"test").unwrap();
+        fd::write(open.as_fd(), b"abc").unwrap();
+        assert_eq!(Mapping::new(open.as_fd()).err(), Some(Errno::EPERM));
+        let sealed = fill_and_seal(open, b"def").unwrap();
+        assert_eq!(*Mapping::new(sealed.as_fd()).unwrap(), *b"abcdef");
+        assert_eq!(fd::write(sealed.as_fd(), b"x"), Err(Errno::EPERM));
+        let empty = fill_and_seal(create(c"test").unwrap(), b"").unwrap();
+        assert!(Mapping::new(empty.as_fd()).unwrap().is_empty());
+    }
+}

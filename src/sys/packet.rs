@@ -76,3 +76,28 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Option<(usize, 
 pub fn finish(socket: &OwnedFd) {
     let _ = nix::sys::socket::shutdown(socket.as_fd().as_raw_fd(), nix::sys::socket::Shutdown::Write);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fd;
+
+    #[test]
+    fn packets_arrive_whole_with_their_descriptors() {
+        let (a, b) = pair(1 << 20).unwrap();
+        let (read, write) = fd::pipe().unwrap();
+        send(a.as_fd(), b"one", &[read.as_fd()]).unwrap();
+        send(a.as_fd(), b"two", &[]).unwrap();
+        let mut buf = [0u8; 16];
+        let (len, fds) = receive(b.as_fd(), &mut buf).unwrap().unwrap();
+        assert_eq!((&buf[..len], fds.len()), (&b"one"[..], 1));
+        fd::write(write.as_fd(), b"x").unwrap();
+        assert_eq!(fd::read(fds[0].as_fd(), &mut buf).unwrap(), 1);
+        assert_eq!(receive(b.as_fd(), &mut buf).unwrap().unwrap().0, 3);
+        assert_eq!(receive(b.as_fd(), &mut buf).err(), Some(Errno::EAGAIN));
+        send(a.as_fd(), &[0; 17], &[]).unwrap();
+        assert_eq!(receive(b.as_fd(), &mut buf).err(), Some(Errno::EMSGSIZE));
+        drop(a);
+        assert!(receive(b.as_fd(), &mut buf).unwrap().is_none());
+    }
+}

@@ -396,10 +396,9 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let Some(mut keeper) = self.keeper.take() else { return };
         // The third one makes it kill everything.
-        for _ in 0..3 {
-            if let Ok(fd) = pidfd::open(keeper.id() as i32) {
+        if let Ok(fd) = pidfd::open(keeper.id() as i32) {
+            while !matches!(pidfd::wait_end(fd.as_fd(), 20), Ok(true)) {
                 let _ = pidfd::send_signal(fd.as_fd(), 15);
-                let _ = pidfd::wait_end(fd.as_fd(), 200);
             }
         }
         let _ = keeper.wait();
@@ -459,10 +458,18 @@ pub fn read_line(pipe: &OwnedFd) -> String {
     String::from_utf8(out).unwrap()
 }
 
+static CHILD_PLACE: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+
+/// Removes what all tests share; statics are never dropped.
+pub fn clean_up() {
+    if let Some(place) = CHILD_PLACE.get() {
+        let _ = fs::remove_dir_all(place.path());
+    }
+}
+
 /// The helper program, at a place that every user can reach.
 pub fn child() -> String {
-    static PLACE: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
-    let place = PLACE.get_or_init(|| {
+    let place = CHILD_PLACE.get_or_init(|| {
         let exe = std::env::current_exe().unwrap();
         let built = exe.parent().and_then(Path::parent).unwrap().join("examples/child");
         let place = tempfile::tempdir().unwrap();

@@ -135,6 +135,38 @@ fn env_files_win_in_order() {
     assert_eq!((&env["A"], &env["B"], &env["C"]), (&json!("from one"), &json!("two"), &json!("plan")));
 }
 
+/// Each cannot be launched, for the reason in its name.
+fn unlaunchable(dir: &Path) -> Vec<ServiceSpec> {
+    let at = |name: &str| dir.join(name).display().to_string();
+    let changed = |name: &str, change: &dyn Fn(&mut ServiceSpec)| {
+        let mut s = service(name, &[]);
+        change(&mut s);
+        s
+    };
+    let argv =
+        |name: &'static str, program: String| changed(name, &move |s| s.launch.argv = vec![program.clone()]);
+    let env_file = |name: &'static str, path: String| {
+        changed(name, &move |s| {
+            s.launch.env_files = vec![EnvFile { path: path.clone().into(), optional: false }];
+        })
+    };
+    let huge = Limit { name: "open-files".into(), resource: 7, soft: Some(1), hard: Some(1 << 40) };
+    vec![
+        argv("a-exec-missing", at("missing")),
+        argv("b-exec-denied", at("plain")),
+        argv("c-exec-folder", at("folder")),
+        argv("d-exec-format", at("nothing")),
+        argv("e-exec-script", at("script")),
+        argv("f-exec-path", "no-such-program".into()),
+        changed("g-directory", &|s| s.launch.directory = at("missing").into()),
+        env_file("h-env-missing", at("missing")),
+        env_file("i-env-bad", at("bad-env")),
+        env_file("j-env-fifo", at("fifo")),
+        changed("k-limit", &|s| s.launch.limits = vec![huge.clone()]),
+        argv("l-exec-empty", String::new()),
+    ]
+}
+
 fn every_step_fails_by_name() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -150,33 +182,7 @@ fn every_step_fails_by_name() {
     fs::create_dir(at("folder")).unwrap();
     nix::unistd::mkfifo(at("fifo").as_str(), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
 
-    let changed = |name: &str, change: &dyn Fn(&mut ServiceSpec)| {
-        let mut s = service(name, &[]);
-        change(&mut s);
-        s
-    };
-    let argv =
-        |name: &'static str, program: String| changed(name, &move |s| s.launch.argv = vec![program.clone()]);
-    let env_file = |name: &'static str, path: String| {
-        changed(name, &move |s| {
-            s.launch.env_files = vec![EnvFile { path: path.clone().into(), optional: false }];
-        })
-    };
-    let huge = Limit { name: "open-files".into(), resource: 7, soft: Some(1), hard: Some(1 << 40) };
-    let mut rig = Rig::new(vec![
-        argv("a-exec-missing", at("missing")),
-        argv("b-exec-denied", at("plain")),
-        argv("c-exec-folder", at("folder")),
-        argv("d-exec-format", at("nothing")),
-        argv("e-exec-script", at("script")),
-        argv("f-exec-path", "no-such-program".into()),
-        changed("g-directory", &|s| s.launch.directory = at("missing").into()),
-        env_file("h-env-missing", at("missing")),
-        env_file("i-env-bad", at("bad-env")),
-        env_file("j-env-fifo", at("fifo")),
-        changed("k-limit", &|s| s.launch.limits = vec![huge.clone()]),
-        argv("l-exec-empty", String::new()),
-    ]);
+    let mut rig = Rig::new(unlaunchable(dir.path()));
     let wanted = [
         ("a-exec-missing", format!("cannot execute {}: No such file or directory", at("missing"))),
         ("b-exec-denied", format!("cannot execute {}: Permission denied", at("plain"))),
