@@ -133,8 +133,7 @@ fn the_policy_decides_which_ends_are_followed_by_a_start() {
 
 #[test]
 fn start_stop_and_restart_from_many_sides_never_run_it_twice() {
-    // The lock is taken by the first thing that a run does, and given back by the last. The trap comes first:
-    // a run that is stopped before it has taken the lock must not leave one.
+    // The lock is the first thing that a run takes, once it is sure to give it back.
     let script = "trap 'rmdir lock; exit 0' TERM; mkdir lock || echo double >> double; \
                   while :; do sleep 774001 & wait $!; done";
     let d = Daemon::start(&service("web", script, "stop-timeout = \"30s\"\n"));
