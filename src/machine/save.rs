@@ -133,13 +133,20 @@ impl Machine {
     }
 
     /// Takes a run into account that the keeper holds for a service whose saved state could not be read, so
-    /// that it is not started twice. To be called between [`Machine::restore`] and the first fact.
-    /// False where the service is unknown or has another run: then the run is to be killed and released.
-    pub fn claim(&mut self, now: Time, service: &str, run: RunId, generation: Generation) -> bool {
+    /// that it is not started twice: the service is wanted up, or is ended where the plan has none of that
+    /// name. To be called between [`Machine::restore`] and the first fact. False where the run is known
+    /// already, or the service has another: then this one is to be killed and released.
+    pub fn claim(&mut self, now: Time, service: &Name, run: RunId, generation: Generation) -> bool {
         self.now = self.now.max(now);
-        let Some(id) = self.id(service).filter(|_| !self.knows(run)) else { return false };
+        if self.knows(run) {
+            return false;
+        }
+        if self.id(service.as_str()).is_none() {
+            self.resume_gone(service, Record::default());
+        }
+        let Some(id) = self.id(service.as_str()) else { return false };
         let svc = self.at_mut(id);
-        if svc.rec.state.live().is_some() || svc.gone {
+        if svc.rec.state.live().is_some() {
             return false;
         }
         let live = Live {
@@ -153,7 +160,7 @@ impl Machine {
             dead: false,
             empty: false,
         };
-        svc.rec.want = Want::Up;
+        svc.rec.want = if svc.gone { Want::Down } else { Want::Up };
         self.next_run = self.next_run.max(RunId(run.0 + 1));
         self.runs.insert(run, id);
         self.set(id, State::Starting { live, give_up_at: now + LAUNCH_LIMIT });

@@ -59,7 +59,8 @@ impl Machine {
         if old == new {
             return;
         }
-        if old.held != new.held {
+        // Both show: in the reason, and in what a ticket is answered.
+        if old.held != new.held || old.met != new.met {
             self.touch(id);
         }
         self.dirty(id);
@@ -104,18 +105,17 @@ impl Machine {
             || svc.replace
             || needs().any(|d| d.face.held);
         let met = needs().all(|d| d.face.up || d.face.coming);
-        let coming = svc.wanted()
-            && met
-            && match &svc.rec.state {
-                State::Starting { .. } | State::Waiting { .. } => true,
-                State::Running { .. } => held,
-                State::Stopping { after, .. } => *after == After::Rest,
-                State::Stopped
-                | State::Backoff { .. }
-                | State::Exited
-                | State::Failed { .. }
-                | State::Stuck { .. } => false,
-            };
+        let coming = match &svc.rec.state {
+            State::Starting { .. } => !held || (svc.wanted() && met),
+            State::Waiting { .. } => svc.wanted() && met,
+            State::Running { .. } => held && svc.wanted() && met,
+            State::Stopping { after, .. } => *after == After::Rest && svc.wanted() && met,
+            State::Stopped
+            | State::Backoff { .. }
+            | State::Exited
+            | State::Failed { .. }
+            | State::Stuck { .. } => false,
+        };
         Face { held, up: svc.ready() && !held, coming, met, kind: svc.rec.state.kind() }
     }
 

@@ -79,7 +79,7 @@ impl Machine {
         match &svc.rec.state {
             State::Stopped => self.because(svc),
             State::Waiting { .. } => self.hold_sentence(svc),
-            State::Starting { .. } if !svc.wanted() => "to be stopped once its dependents are".into(),
+            State::Starting { .. } if svc.face.held => "to be stopped once its dependents are".into(),
             State::Starting { .. } => "its command is being launched".into(),
             State::Running { .. } if svc.face.held => "to be stopped once its dependents are".into(),
             State::Running { .. } => String::new(),

@@ -29,6 +29,8 @@ struct Past {
     ended: Option<Time>,
     /// The state before this step and since when it stops.
     stopping: Option<(RunId, Time)>,
+    /// How long no manager was there since.
+    down: Millis,
     restarts: u32,
 }
 
@@ -36,7 +38,7 @@ struct Past {
 pub struct Oracle {
     past: BTreeMap<Name, Past>,
     /// Exits that were reported, by run.
-    pub exits: BTreeSet<RunId>,
+    exits: BTreeSet<RunId>,
     automatic: Vec<Time>,
     budget: Option<Budget>,
     kill_all_at: Option<Time>,
@@ -49,6 +51,8 @@ pub struct Oracle {
     launched: BTreeMap<RunId, Time>,
     /// Runs whose start the machine has heard of.
     heard: BTreeSet<RunId>,
+    /// Runs that were taken over without a saved state.
+    claimed: BTreeSet<RunId>,
     shutting: bool,
 }
 
@@ -186,6 +190,19 @@ impl Oracle {
         all.filter(|n| hard(n).iter().all(|m| same(m) && calm(m)))
             .filter_map(|n| Some((n.clone(), machine.view(machine.id(n.as_str())?).run?)))
             .collect()
+    }
+
+    /// There is no manager for so long.
+    pub fn nobody_for(&mut self, ms: u64) {
+        for past in self.past.values_mut() {
+            past.down.0 += ms + 10_000;
+        }
+    }
+
+    /// Nobody knows any more whether its end was told, nor how it wanted to be stopped when it was launched.
+    pub fn claimed(&mut self, run: RunId) {
+        self.exits.remove(&run);
+        self.claimed.insert(run);
     }
 
     /// After a death between two packets the machine says what is wanted.
@@ -370,6 +387,9 @@ impl Oracle {
     }
 
     fn may_kill(&self, kernel: &Kernel, run: RunId, now: Time) {
+        if self.claimed.contains(&run) {
+            return;
+        }
         let r = &kernel.runs[&run.0];
         let at_once = self.kill_all_at.is_some_and(|t| t <= now);
         let begun = self.past.get(&r.name).and_then(|p| p.stopping).filter(|(n, _)| *n == run);
@@ -397,7 +417,7 @@ impl Oracle {
         }
         for to in spec.after.iter().chain(&spec.wants) {
             let d = machine.view(machine.id(to.as_str()).unwrap());
-            let starts = d.state == StateKind::Starting && d.desired == Desired::Up;
+            let starts = d.state == StateKind::Starting && !d.reason.starts_with("to be stopped");
             assert!(!starts, "{name} is launched before {to}");
             let could = d.state == StateKind::Waiting && self.could_launch(machine, &d);
             assert!(!could, "{name} is launched before {to}, which could be");
@@ -527,7 +547,7 @@ impl Oracle {
             | StateKind::Exited
             | StateKind::Stuck => {}
         }
-        self.check_stop_ends(v, now);
+        self.check_stop_ends(v, run.map_or(v.spec.stop.timeout, |r| r.stop.timeout), now);
     }
 
     fn any_touched(&self, name: &Name) -> bool {
@@ -545,21 +565,22 @@ impl Oracle {
     }
 
     /// Every stop comes to an end: stop timeout, ten seconds for SIGKILL, one of slack.
-    fn check_stop_ends(&mut self, v: &View<'_>, now: Time) {
-        let timeout = v.spec.stop.timeout;
+    fn check_stop_ends(&mut self, v: &View<'_>, timeout: Millis, now: Time) {
         let past = self.of(v.name);
         match (v.state, v.run, past.stopping) {
             (StateKind::Stopping, Some(run), Some((old, since))) if run == old => {
-                let limit = Millis(timeout.0 + 11_000);
-                // The spec may have changed since it was launched, by a little; and nobody may have been there.
+                // Nobody can act while the manager is dead, and what a new one kills gets its ten seconds.
+                let dead = past.down.0;
+                let limit = timeout.0 + 11_000 + 40 + 2 * dead;
+                let claimed = self.claimed.contains(&run);
                 assert!(
-                    now.since(since).0 <= limit.0 + 41_000,
+                    claimed || now.since(since).0 <= limit,
                     "{} has been stopping since {since:?}",
                     v.name
                 );
             }
-            (StateKind::Stopping, Some(run), _) => past.stopping = Some((run, now)),
-            _ => past.stopping = None,
+            (StateKind::Stopping, Some(run), _) => (past.stopping, past.down) = (Some((run, now)), Millis(0)),
+            _ => (past.stopping, past.down) = (None, Millis(0)),
         }
     }
 

@@ -365,6 +365,7 @@ impl World {
         self.tickets.clear();
         self.manager += 1;
         let ms = self.rng.pick(&[0, 5, 500, 20_000]);
+        self.oracle.nobody_for(ms);
         self.down_until = Some(self.now + keepd::plan::Millis(ms));
     }
 
@@ -393,15 +394,9 @@ impl World {
             let r = self.kernel.runs[run].clone();
             if !self.machine.knows(RunId(*run)) {
                 assert!(unreadable.contains(&r.name), "run {run} of {} is in no saved state", r.name);
-                let claimed = self.machine.claim(self.now, r.name.as_str(), RunId(*run), r.generation);
-                assert!(claimed || self.machine.id(r.name.as_str()).is_none(), "{} is not claimed", r.name);
-                // Nobody knows any more whether its end was told.
-                self.oracle.exits.remove(&RunId(*run));
-                if !claimed {
-                    self.kernel.kill_tree(self.now, &mut self.rng, *run);
-                    self.kernel.runs.get_mut(run).unwrap().released = true;
-                    self.saved.remove(&r.name);
-                }
+                let claimed = self.machine.claim(self.now, &r.name, RunId(*run), r.generation);
+                assert!(claimed, "run {run} of {} is not claimed", r.name);
+                self.oracle.claimed(RunId(*run));
             }
         }
         for run in held {
