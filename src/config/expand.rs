@@ -53,8 +53,8 @@ fn value<'v>(name: &str, vars: &'v Vars<'_>) -> Result<Cow<'v, str>, String> {
         _ => {
             let name = name.escape_debug();
             return Err(format!(
-                "unknown variable `${{{name}}}`: there are ${{name}}, ${{instance}}, ${{port}}, ${{profile}} and ${{host}} \
-                 (write `$${{{name}}}` for the text itself)"
+                "unknown variable `${{{name}}}`: there are ${{name}}, ${{instance}}, ${{port}}, ${{profile}} \
+                 and ${{host}} (write `$${{{name}}}` for the text itself)"
             ));
         }
     })

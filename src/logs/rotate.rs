@@ -199,7 +199,10 @@ mod tests {
             keep in 0..5u32,
             max_total in prop::option::of(100..900u64),
             // (size of the file, milliseconds on the wall, steps until the kill, if there is one)
-            rounds in prop::collection::vec((1..200u64, 0..u64::from(u32::MAX) * 1000, prop::option::of(0..4u32)), 1..60),
+            rounds in prop::collection::vec(
+                (1..200u64, 0..u64::from(u32::MAX) * 1000, prop::option::of(0..4u32)),
+                1..60,
+            ),
         ) {
             let limits = Limits { max_size: 100, keep, max_total };
             let mut folder: BTreeMap<String, u64> = foreign.iter().map(|n| (n.clone(), 7)).collect();

@@ -72,6 +72,14 @@ impl Actor {
         }
     }
 
+    /// Shows every service as it is before anything is decided: readers never find a name unknown.
+    pub(super) fn show_all(&mut self) {
+        for id in self.machine.ids() {
+            self.publisher.update(&self.machine, id, &self.logs);
+        }
+        self.publish();
+    }
+
     /// Takes over what the keeper holds, then starts what has never been started.
     pub(super) fn begin(&mut self, handed: HandOver) {
         for held in handed.runs {
@@ -92,10 +100,6 @@ impl Actor {
         }
         for fact in handed.facts {
             self.news(Packet { news: fact, fds: Vec::new() });
-        }
-        let ids: Vec<_> = self.machine.ids().collect();
-        for id in ids {
-            self.publisher.update(&self.machine, id, &self.logs);
         }
         if handed.hello.managers_before == 0 {
             let effects = self.machine.begin(now());

@@ -89,7 +89,7 @@ impl Manager {
             tracing::warn!("{text}");
             actor.publisher.event("manager", None, text, None, None);
         }
-        actor.publish();
+        actor.show_all();
         serve(handle)?;
         actor.begin(handed);
         actor.link.send(vec![vec![Request::Notify(Up::Ready)]]);
