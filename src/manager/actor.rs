@@ -84,8 +84,7 @@ impl Actor {
     pub(super) fn begin(&mut self, handed: HandOver) {
         for held in handed.runs {
             let (run, generation) = (held.run, held.generation);
-            let known =
-                self.machine.knows(run) || self.machine.claim(now(), held.service.as_str(), run, generation);
+            let known = self.machine.knows(run) || self.machine.claim(now(), &held.service, run, generation);
             let stray = !known;
             if let Some(spec) = self.plans.spec(held.generation, &held.service) {
                 let RunPipes { stdout, stderr } = held.pipes;
