@@ -36,14 +36,20 @@ fn main() {
     }
     let wanted: Vec<&String> = args[1..].iter().filter(|a| !a.starts_with('-')).collect();
     let all = [steps::TESTS, trees::TESTS, hands::TESTS, ends::TESTS].concat();
-    if args.iter().any(|a| a == "--list") {
+    let given = |flag: &str| args.iter().any(|a| a == flag);
+    if given("--list") {
+        if given("--ignored") {
+            // None is.
+            return;
+        }
         all.iter().for_each(|(name, _)| println!("{name}: test"));
         return;
     }
     let mut failed = Vec::new();
     let mut ran = 0;
     for (name, test) in all {
-        if !wanted.is_empty() && !wanted.iter().any(|w| name.contains(w.as_str())) {
+        let named = |w: &&String| if given("--exact") { name == w.as_str() } else { name.contains(w.as_str()) };
+        if !wanted.is_empty() && !wanted.iter().any(|w| named(&w)) {
             continue;
         }
         ran += 1;
@@ -54,6 +60,7 @@ fn main() {
         }
     }
     rig::clean_up();
-    println!("\nlaunch: {ran} run, {} failed {failed:?}", failed.len());
+    let (word, bad) = (if failed.is_empty() { "ok" } else { "FAILED" }, failed.len());
+    println!("\ntest result: {word}. {} passed; {bad} failed; 0 ignored; 0 measured; 0 filtered out", ran - bad);
     std::process::exit(i32::from(!failed.is_empty()) * 101);
 }

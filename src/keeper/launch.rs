@@ -116,7 +116,7 @@ impl Keeper {
         };
         let name = format!("{service}.{id}");
         file::make_dir_at(base.dir.as_fd(), &name).map_err(|e| Failure::call(Step::Folder, e, &*name))?;
-        Ok(Tree::Cgroup { base: base.clone(), name })
+        Ok(Tree::Cgroup { base: base.clone(), name, removed: Default::default() })
     }
 
     /// Forks a child that becomes the service (or a job of it) and tells on the status pipe how it went.
@@ -146,7 +146,7 @@ impl Keeper {
             invocation,
             open_files: self.open_files,
         };
-        let Tree::Cgroup { base, name } = tree else {
+        let Tree::Cgroup { base, name, .. } = tree else {
             let child = process::spawn(self.proof, None, || child::live(&birth));
             return Ok((child.map_err(failed(Step::Fork))?, status));
         };

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    protocol::{News, NoteLevel, PACKET_MAX, Request, Turn},
+    protocol::{FDS_MAX, News, NoteLevel, PACKET_MAX, Request, Turn},
     state::{Keeper, TOKEN_MANAGER},
 };
 use crate::sys::{Errno, clock, packet, pidfd, poll::Interest, process::Child, signal};
@@ -24,7 +24,7 @@ const AGAIN_MS: u64 = 10;
 pub(super) struct Link {
     pub(super) socket: Option<OwnedFd>,
     pub(super) child: Option<Child>,
-    out: VecDeque<Packet>,
+    out: VecDeque<Message>,
     requests: VecDeque<Request>,
     interest: Option<Interest>,
     again_at: Option<u64>,
@@ -34,6 +34,8 @@ pub(super) struct Link {
     pub(super) managers: u32,
     /// How it ended, until it is restarted.
     pub(super) cause: Option<String>,
+    /// The present manager has said that it is ready.
+    pub(super) ready: bool,
     pub(super) delay_ms: u64,
     pub(super) restart_at: Option<u64>,
     /// What people asked for while there was no manager.
@@ -41,9 +43,29 @@ pub(super) struct Link {
 }
 
 #[derive(Debug)]
-struct Packet {
+struct Message {
     bytes: Vec<u8>,
     fds: Vec<Rc<OwnedFd>>,
+}
+
+/// The next packet: as many messages as fit, their descriptors, and how many messages that is. A message that
+/// is too long for any packet goes alone.
+fn gather(out: &VecDeque<Message>) -> (Vec<u8>, Vec<BorrowedFd<'_>>, usize) {
+    let (mut bytes, mut fds, mut count) = (vec![b'['], Vec::new(), 0);
+    for message in out {
+        let fits = bytes.len() + message.bytes.len() + 1 < PACKET_MAX && fds.len() + message.fds.len() <= FDS_MAX;
+        if count > 0 {
+            if !fits {
+                break;
+            }
+            bytes.push(b',');
+        }
+        bytes.extend(&message.bytes);
+        fds.extend(message.fds.iter().map(|f| f.as_fd()));
+        count += 1;
+    }
+    bytes.push(b']');
+    (bytes, fds, count)
 }
 
 impl Link {
@@ -74,6 +96,7 @@ impl Link {
         self.requests.clear();
         self.started_at = clock::boottime_ms();
         self.managers += 1;
+        self.ready = false;
         self.restart_at = None;
         self.cause = None;
     }
@@ -101,7 +124,7 @@ impl Keeper {
         }
         // These types have no map with keys that are not strings, which is all that could fail.
         let Ok(bytes) = serde_json::to_vec(&news) else { return };
-        self.link.out.push_back(Packet { bytes, fds });
+        self.link.out.push_back(Message { bytes, fds });
     }
 
     /// Sends what there is room for, and says what to be woken for.
@@ -109,10 +132,10 @@ impl Keeper {
         self.link.again_at = None;
         let Some(socket) = self.link.socket.as_ref().map(AsFd::as_fd) else { return };
         let mut full = false;
-        while let Some(packet) = self.link.out.front() {
-            let fds: Vec<BorrowedFd<'_>> = packet.fds.iter().map(|f| f.as_fd()).collect();
-            match packet::send(socket, &packet.bytes, &fds) {
-                Ok(()) => drop(self.link.out.pop_front()),
+        while !self.link.out.is_empty() {
+            let (bytes, fds, count) = gather(&self.link.out);
+            match packet::send(socket, &bytes, &fds) {
+                Ok(()) => drop(self.link.out.drain(..count)),
                 Err(Errno::EAGAIN) => {
                     full = true;
                     break;
@@ -122,7 +145,7 @@ impl Keeper {
                     break;
                 }
                 // Too long for one packet: nothing that the next try would change.
-                Err(Errno::EMSGSIZE) => drop(self.link.out.pop_front()),
+                Err(Errno::EMSGSIZE) => drop(self.link.out.drain(..count)),
                 // It is gone; its end is told by SIGCHLD.
                 Err(_) => {
                     self.link.out.clear();

@@ -21,11 +21,13 @@ use std::os::fd::AsFd;
 
 /// Room for this many of the longest packets, if the kernel allows it.
 const ROOM: usize = 32 * PACKET_MAX;
-/// The first failure is answered at once, the next after so long, and so on, doubling.
+/// A manager that ends before it is ready is started again at once, the next after so long, and so on,
+/// doubling.
 const DELAY_MS: u64 = 100;
 const DELAY_MAX_MS: u64 = 5_000;
-/// A life this long forgets earlier failures.
-const LONG_LIFE_MS: u64 = 60_000;
+/// One that was ready is started again at once too, but not more often than so: output waits in the pipes
+/// meanwhile, and a crash loop must not take a processor.
+const SPACING_MS: u64 = 50;
 
 impl Keeper {
     /// Starts a manager and hands over.
@@ -128,11 +130,14 @@ impl Keeper {
     /// The manager has ended and everything that it sent is done: say so and plan the next one.
     pub(super) fn manager_lost(&mut self) {
         let now = clock::boottime_ms();
-        if now.saturating_sub(self.link.started_at) >= LONG_LIFE_MS {
+        let delay = if self.link.ready {
             self.link.delay_ms = 0;
-        }
-        let delay = self.link.delay_ms;
-        self.link.delay_ms = (delay * 2).clamp(DELAY_MS, DELAY_MAX_MS);
+            (self.link.started_at + SPACING_MS).saturating_sub(now)
+        } else {
+            let delay = self.link.delay_ms;
+            self.link.delay_ms = (delay * 2).clamp(DELAY_MS, DELAY_MAX_MS);
+            delay
+        };
         self.link.restart_at = Some(now + delay);
         let when = if delay == 0 { "at once".into() } else { format!("in {delay} ms") };
         let cause = self.link.cause.take().unwrap_or_else(|| "ended".into());

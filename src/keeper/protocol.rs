@@ -1,14 +1,16 @@
-//! The messages between keeper and manager: JSON, one message per packet of a SOCK_SEQPACKET socket.
+//! The messages between keeper and manager: packets of a SOCK_SEQPACKET socket, each a JSON array of messages.
 //!
-//! A turn of the manager's machine is sent as one packet per service, effects and the state they lead to
-//! together, so that the keeper (and so the next manager) has either seen both or neither. File descriptors
-//! travel as SCM_RIGHTS in the order that the message names them.
+//! What the manager's machine wants done for a service and the state that it leads to are never split over two
+//! packets, so that the keeper (and so the next manager) has either seen both or neither. File descriptors
+//! travel as SCM_RIGHTS, in the order of the messages that [`News::descriptors`] counts them for.
 
 use crate::plan::{Exit, Generation, Job, Name, RunId};
 use serde::{Deserialize, Serialize};
 
 /// Longest packet either side sends.
 pub const PACKET_MAX: usize = 128 * 1024;
+/// Most descriptors that come with one packet.
+pub const FDS_MAX: usize = 64;
 /// The descriptor on which `keepd manage` finds its socket.
 pub const MANAGER_FD: i32 = 3;
 /// The descriptor on which `keepd load` finds the memfd for its result.
@@ -108,8 +110,32 @@ pub enum News {
     Note { level: NoteLevel, text: String },
 }
 
+impl News {
+    /// How many of the packet's descriptors belong to this message.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            News::Plan { .. } | News::Loaded { .. } => 1,
+            News::Run { pipes, .. } | News::Started { pipes, .. } => {
+                usize::from(pipes.stdout) + usize::from(pipes.stderr)
+            }
+            News::Hello(_)
+            | News::Remembered { .. }
+            | News::HelloEnd
+            | News::LaunchFailed { .. }
+            | News::Exited { .. }
+            | News::Emptied { .. }
+            | News::JobEnded { .. }
+            | News::Shutdown { .. }
+            | News::Apply
+            | News::Reopen
+            | News::Ping
+            | News::Note { .. } => 0,
+        }
+    }
+}
+
 /// Who the manager is and what it starts from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// `CARGO_PKG_VERSION` of the keeper.
     pub version: String,

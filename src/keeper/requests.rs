@@ -59,6 +59,7 @@ impl Keeper {
     fn notify(&mut self, up: &Up) {
         match up {
             Up::Ready => {
+                self.link.ready = true;
                 self.up.ready();
                 if let Some(parent) = self.ready_fd.take() {
                     if let Err(e) = fd::stdio_to_null() {

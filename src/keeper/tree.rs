@@ -6,6 +6,7 @@
 use super::base::Base;
 use crate::sys::{self, Errno, cgroup, pidfd, signal};
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -16,7 +17,7 @@ use std::{
 #[derive(Debug, Clone)]
 pub(super) enum Tree {
     /// Folder `name` below the base: nothing gets out of it.
-    Cgroup { base: Rc<Base>, name: String },
+    Cgroup { base: Rc<Base>, name: String, removed: Cell<bool> },
     /// Best effort: the main process' session and group, its descendants, and whoever has the run's
     /// INVOCATION_ID in its environment.
     Group { main: i32, invocation: String },
@@ -27,7 +28,7 @@ impl Tree {
     /// somebody else's.
     pub(super) fn populated(&self, reaped: bool) -> sys::Result<bool> {
         match self {
-            Tree::Cgroup { base, name } => match cgroup::populated(base.dir.as_fd(), name) {
+            Tree::Cgroup { base, name, .. } => match cgroup::populated(base.dir.as_fd(), name) {
                 Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
                 answer => answer,
             },
@@ -37,7 +38,7 @@ impl Tree {
 
     /// SIGKILL to all of it, once; what is forked meanwhile may escape a group, so look and kill again.
     pub(super) fn kill(&self, reaped: bool) -> sys::Result<()> {
-        let Tree::Cgroup { base, name } = self else { return self.signal(signal::SIGKILL, reaped) };
+        let Tree::Cgroup { base, name, .. } = self else { return self.signal(signal::SIGKILL, reaped) };
         let dir = base.dir.as_fd();
         // The service may have frozen itself.
         let _ = cgroup::write(dir, name, "cgroup.freeze", "0");
@@ -75,7 +76,7 @@ impl Tree {
     /// The file that changes when the tree becomes empty.
     pub(super) fn events(&self) -> Option<PathBuf> {
         match self {
-            Tree::Cgroup { base, name } => Some(base.path.join(name).join("cgroup.events")),
+            Tree::Cgroup { base, name, .. } => Some(base.path.join(name).join("cgroup.events")),
             Tree::Group { .. } => None,
         }
     }
@@ -83,14 +84,15 @@ impl Tree {
     /// Removes what the kernel keeps of it. EBUSY: it is not empty.
     pub(super) fn remove(&self) -> sys::Result<()> {
         match self {
-            Tree::Cgroup { base, name } => base.remove(name),
+            Tree::Cgroup { removed, .. } if removed.get() => Ok(()),
+            Tree::Cgroup { base, name, removed } => base.remove(name).inspect(|()| removed.set(true)),
             Tree::Group { .. } => Ok(()),
         }
     }
 
     fn pids(&self, reaped: bool) -> Vec<i32> {
         match self {
-            Tree::Cgroup { base, name } => base
+            Tree::Cgroup { base, name, .. } => base
                 .folders(name)
                 .iter()
                 .flat_map(|f| cgroup::processes(base.dir.as_fd(), f).unwrap_or_default())
@@ -101,7 +103,7 @@ impl Tree {
 
     fn holds(&self, pid: i32, reaped: bool) -> bool {
         match self {
-            Tree::Cgroup { base, name } => std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            Tree::Cgroup { base, name, .. } => std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
                 .is_ok_and(|text| base.holds(name, &text)),
             Tree::Group { main, invocation } => members(*main, invocation, reaped).contains(&pid),
         }

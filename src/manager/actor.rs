@@ -40,6 +40,8 @@ pub(super) struct Actor {
     pub(super) runs: HashMap<RunId, LiveRun>,
     /// Set by `Effect::Exit`: what could not be stopped.
     pub(super) exiting: Option<Vec<Name>>,
+    /// What the keeper is to be told at the end of this turn; see [`Link::send`].
+    outbox: Vec<Vec<Request>>,
     /// Something changed since the last snapshot.
     dirty: bool,
     status_line: String,
@@ -67,6 +69,7 @@ impl Actor {
             pending: Pending::default(),
             runs: HashMap::new(),
             exiting: None,
+            outbox: Vec::new(),
             dirty: true,
             status_line: String::new(),
         }
@@ -95,10 +98,10 @@ impl Actor {
         }
         let strays: Vec<RunId> = self.runs.iter().filter(|(_, r)| r.stray).map(|(id, _)| *id).collect();
         for run in strays {
-            self.link.send(vec![vec![Request::KillTree { run }]]);
+            self.tell(Request::KillTree { run });
         }
         for fact in handed.facts {
-            self.news(Packet { news: fact, fds: Vec::new() });
+            self.news(fact);
         }
         if handed.hello.managers_before == 0 {
             let effects = self.machine.begin(now());
@@ -145,7 +148,7 @@ impl Actor {
             News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
             News::Apply => self.ask_apply(),
             News::Reopen => self.logs.reopen(),
-            News::Ping => self.link.send(vec![vec![Request::Pong]]),
+            News::Ping => self.tell(Request::Pong),
             News::Note { level, text } => {
                 match level {
                     NoteLevel::Error => tracing::error!("{text}"),
@@ -181,7 +184,7 @@ impl Actor {
     pub(super) fn report(&mut self, report: Report) {
         match report {
             Report::Finished { run } => {
-                self.link.send(vec![vec![Request::Release { run }]]);
+                self.tell(Request::Release { run });
                 self.forget_run(run);
             }
             Report::Trouble { service, message: Some(message) } => {
@@ -204,7 +207,7 @@ impl Actor {
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
         if !in_use && self.plans.drop_unused(gone.generation) {
-            self.link.send(vec![vec![Request::DropPlan { generation: gone.generation }]]);
+            self.tell(Request::DropPlan { generation: gone.generation });
         }
     }
 
@@ -236,7 +239,7 @@ impl Actor {
             groups.entry(service).or_default().push(request);
             self.dirty = true;
         }
-        self.link.send(groups.into_values().collect());
+        self.outbox.extend(groups.into_values());
     }
 
     fn perform_one(&mut self, effect: Effect, groups: &mut BTreeMap<Name, Vec<Request>>) {
@@ -288,8 +291,18 @@ impl Actor {
         }
     }
 
-    /// Publishes what the last turns changed; called when nothing more is waiting to be handled.
-    pub(super) fn publish(&mut self) {
+    /// Something for the keeper that belongs to no service.
+    pub(super) fn tell(&mut self, request: Request) {
+        self.outbox.push(vec![request]);
+    }
+
+    /// Ends a turn: the keeper is told, then readers see what changed.
+    pub(super) fn end_turn(&mut self) {
+        self.link.send(std::mem::take(&mut self.outbox));
+        self.publish();
+    }
+
+    fn publish(&mut self) {
         if !std::mem::take(&mut self.dirty) {
             return;
         }
@@ -304,7 +317,7 @@ impl Actor {
         self.publisher.publish(&self.machine, &plan, self.plans.generation().0, state);
         let line = status_line(&self.machine.counts());
         if line != self.status_line {
-            self.link.send(vec![vec![Request::Notify(Up::Status(line.clone()))]]);
+            self.tell(Request::Notify(Up::Status(line.clone())));
             self.status_line = line;
         }
     }

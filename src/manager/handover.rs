@@ -1,6 +1,7 @@
 //! What a new manager is given before it decides anything: plans, kept states, live runs, and the facts about
 //! them that are still true. Read synchronously, before there is a runtime.
 
+use super::link::{Packet, unpack};
 use crate::{
     keeper::protocol::{Hello, News, PACKET_MAX, Pipes},
     plan::{Generation, Name, Plan, RunId, image::Image},
@@ -44,14 +45,36 @@ impl RunPipes {
     }
 }
 
-/// Everything between `Hello` and `HelloEnd`.
-#[derive(Debug)]
+/// Everything between `Hello` and `HelloEnd`, and what came right behind it.
+#[derive(Debug, Default)]
 pub(super) struct HandOver {
     pub(super) hello: Hello,
     pub(super) plans: BTreeMap<Generation, Arc<Plan>>,
     pub(super) remembered: BTreeMap<Name, String>,
     pub(super) runs: Vec<HeldRun>,
-    pub(super) facts: Vec<News>,
+    pub(super) facts: Vec<Packet>,
+    complete: bool,
+}
+
+impl HandOver {
+    fn take(&mut self, message: Packet) -> io::Result<()> {
+        let invalid = |e: &str| io::Error::new(io::ErrorKind::InvalidData, e);
+        let Packet { news, fds } = message;
+        match news {
+            News::Hello(h) => self.hello = h,
+            News::Plan { generation } => {
+                let fd = fds.into_iter().next().ok_or_else(|| invalid("a plan without its memfd"))?;
+                self.plans.insert(generation, Arc::new(read_plan(&fd)?));
+            }
+            News::Remembered { service, state } => drop(self.remembered.insert(service, state)),
+            News::Run { run, service, generation, entry: _, pipes } => {
+                self.runs.push(HeldRun { run, service, generation, pipes: RunPipes::take(pipes, fds) });
+            }
+            News::HelloEnd => self.complete = true,
+            fact => self.facts.push(Packet { news: fact, fds }),
+        }
+        Ok(())
+    }
 }
 
 /// Reads the hand-over, waiting for it.
@@ -59,12 +82,10 @@ pub(super) struct HandOver {
 /// # Errors
 /// Of the socket, and `InvalidData` for a message or a plan that this version cannot read.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<HandOver> {
-    let invalid = |e: String| io::Error::new(io::ErrorKind::InvalidData, e);
     let mut buffer = vec![0; PACKET_MAX];
     let mut poll = Poll::new(1)?;
     poll.add(socket, Interest::Read, 0)?;
-    let (mut hello, mut plans, mut remembered) = (None, BTreeMap::new(), BTreeMap::new());
-    let (mut runs, mut facts) = (Vec::new(), Vec::new());
+    let mut handed = HandOver::default();
     loop {
         let (len, fds) = match packet::receive(socket.as_fd(), &mut buffer) {
             Ok(Some(got)) => got,
@@ -75,23 +96,13 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<HandOver> {
             }
             Err(e) => return Err(e.into()),
         };
-        let news: News = serde_json::from_slice(&buffer[..len]).map_err(|e| invalid(e.to_string()))?;
-        match news {
-            News::Hello(h) => hello = Some(h),
-            News::Plan { generation } => {
-                let fd = fds.into_iter().next().ok_or_else(|| invalid("a plan without its memfd".into()))?;
-                plans.insert(generation, Arc::new(read_plan(&fd)?));
-            }
-            News::Remembered { service, state } => drop(remembered.insert(service, state)),
-            News::Run { run, service, generation, entry: _, pipes } => {
-                runs.push(HeldRun { run, service, generation, pipes: RunPipes::take(pipes, fds) });
-            }
-            News::HelloEnd => break,
-            fact => facts.push(fact),
+        for message in unpack(&buffer[..len], fds)? {
+            handed.take(message)?;
+        }
+        if handed.complete {
+            return Ok(handed);
         }
     }
-    let hello = hello.ok_or_else(|| invalid("the hand-over did not begin with a hello".into()))?;
-    Ok(HandOver { hello, plans, remembered, runs, facts })
 }
 
 /// Reads a whole plan from its memfd.

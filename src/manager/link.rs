@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// One message of the keeper, with its descriptors in the order that the message names them.
+/// One message of the keeper, with its descriptors.
 #[derive(Debug)]
 pub(super) struct Packet {
     pub(super) news: News,
@@ -84,11 +84,11 @@ impl Link {
         Ok(())
     }
 
-    /// The next message, `None` where none has come yet.
+    /// The messages of the next packet; none where no packet has come yet.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the keeper is gone, `InvalidData` for a message this version does not know.
-    pub(super) fn receive(&mut self) -> io::Result<Option<Packet>> {
+    /// `UnexpectedEof` when the keeper is gone, `InvalidData` for a packet that this version cannot read.
+    pub(super) fn receive(&mut self) -> io::Result<Vec<Packet>> {
         let buffer = &mut self.buffer;
         let mut got = None;
         let result = self.socket.try_io(Interest::READABLE, |fd| {
@@ -96,13 +96,11 @@ impl Link {
             Ok(())
         });
         match result {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
             other => other?,
         }
         let Some((len, fds)) = got else { return Err(io::ErrorKind::UnexpectedEof.into()) };
-        let news = serde_json::from_slice(&self.buffer[..len])
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        Ok(Some(Packet { news, fds }))
+        unpack(&self.buffer[..len], fds)
     }
 
     fn queue(&mut self, turn: &Turn) {
@@ -111,6 +109,18 @@ impl Link {
             Err(e) => tracing::error!("cannot encode a message for the keeper: {e}; it is left out"),
         }
     }
+}
+
+/// A packet's messages, each with its descriptors.
+pub(super) fn unpack(bytes: &[u8], fds: Vec<OwnedFd>) -> io::Result<Vec<Packet>> {
+    let all: Vec<News> =
+        serde_json::from_slice(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    let mut fds = fds.into_iter();
+    let own = |news: News| {
+        let fds = fds.by_ref().take(news.descriptors()).collect();
+        Packet { news, fds }
+    };
+    Ok(all.into_iter().map(own).collect())
 }
 
 /// An upper bound of the encoded size of a request, in bytes, but for escapes (hence half of the packet).

@@ -92,7 +92,7 @@ impl Manager {
         actor.show_all();
         serve(handle)?;
         actor.begin(handed);
-        actor.link.send(vec![vec![Request::Notify(Up::Ready)]]);
+        actor.tell(Request::Notify(Up::Ready));
         tracing::info!(
             "keepd {} is ready, services: {}; look with: keepctl --socket {} status",
             env!("CARGO_PKG_VERSION"),
@@ -144,7 +144,7 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
     let mut armed: Option<Time> = None;
     let mut drain_until = None;
     loop {
-        actor.publish();
+        actor.end_turn();
         if actor.exiting.is_some() {
             let until = *drain_until.get_or_insert(now() + DRAIN);
             if actor.runs.is_empty() || until <= now() {
@@ -195,8 +195,8 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
 fn drain_link(actor: &mut Actor) -> io::Result<()> {
     for _ in 0..BATCH {
         match actor.link.receive() {
-            Ok(Some(packet)) => actor.news(packet),
-            Ok(None) => break,
+            Ok(messages) if messages.is_empty() => break,
+            Ok(messages) => messages.into_iter().for_each(|m| actor.news(m)),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 tracing::error!("cannot read a message of the keeper: {e}; it is ignored");
             }
@@ -214,7 +214,8 @@ async fn next_signal(signals: &mut signal_hook_tokio::Signals) -> Option<i32> {
 fn shutdown(actor: &mut Actor, force: bool) {
     let force = force || actor.machine.shutting_down();
     let grace = actor.plans.current().daemon.shutdown_timeout.0 + DRAIN.0;
-    actor.link.send(vec![vec![Request::Notify(Up::Stopping), Request::Notify(Up::Extend(grace))]]);
+    actor.tell(Request::Notify(Up::Stopping));
+    actor.tell(Request::Notify(Up::Extend(grace)));
     actor.step(Event::Wish(Wish::Shutdown { force }));
 }
 
@@ -257,7 +258,8 @@ async fn finish(mut actor: Actor) -> i32 {
         let names: Vec<&str> = left.iter().map(crate::plan::Name::as_str).collect();
         tracing::error!("these could not be killed and are left behind: {}", names.join(", "));
     }
-    actor.link.send(vec![vec![Request::Exit { status }]]);
+    actor.tell(Request::Exit { status });
+    actor.end_turn();
     while actor.link.waiting() {
         if actor.link.writable().await.is_err() {
             break;

@@ -100,11 +100,10 @@ impl Actor {
 
     fn load(&mut self) {
         let Some(ask) = self.plans.asks.front() else { return };
-        let mut requests = vec![Request::Load];
         if ask.apply {
-            requests.insert(0, Request::Notify(Up::Reloading));
+            self.tell(Request::Notify(Up::Reloading));
         }
-        self.link.send(vec![requests]);
+        self.tell(Request::Load);
     }
 
     /// The loader has answered.
@@ -112,7 +111,7 @@ impl Actor {
         let Some(ask) = self.plans.asks.pop_front() else {
             // Asked for by a manager that is gone.
             if let Some(generation) = generation {
-                self.link.send(vec![vec![Request::DropPlan { generation }]]);
+                self.tell(Request::DropPlan { generation });
             }
             return;
         };
@@ -121,7 +120,7 @@ impl Actor {
             Ok((generation, plan)) => self.planned(ask, generation, plan),
             Err(refusal) => {
                 if let Some(generation) = generation {
-                    self.link.send(vec![vec![Request::DropPlan { generation }]]);
+                    self.tell(Request::DropPlan { generation });
                 }
                 if let Some(reply) = ask.reply {
                     let _ = reply.send(Err(refusal));
@@ -129,7 +128,7 @@ impl Actor {
             }
         }
         if apply {
-            self.link.send(vec![vec![Request::Notify(Up::Ready)]]);
+            self.tell(Request::Notify(Up::Ready));
         }
         self.load();
     }
@@ -139,7 +138,7 @@ impl Actor {
         let diff = diff::diff(&old, &plan);
         let report = report(&diff, &plan);
         if !ask.apply || diff.is_empty() {
-            self.link.send(vec![vec![Request::DropPlan { generation }]]);
+            self.tell(Request::DropPlan { generation });
             if let Some(reply) = ask.reply {
                 let _ = reply.send(Ok(report));
             }
@@ -149,7 +148,7 @@ impl Actor {
         let plan = Arc::new(plan);
         self.plans.held.insert(generation, plan.clone());
         self.plans.current = generation;
-        self.link.send(vec![vec![Request::AdoptPlan { generation }]]);
+        self.tell(Request::AdoptPlan { generation });
         for name in diff.changed.iter().map(|c| &c.name) {
             if let Some(spec) = plan.find(name.as_str()) {
                 self.logs.update(name, &spec.logs);
@@ -157,7 +156,7 @@ impl Actor {
         }
         self.step(Event::Wish(Wish::Apply { plan: plan.clone(), generation }));
         if !self.runs.values().any(|r| r.generation == previous) && self.plans.drop_unused(previous) {
-            self.link.send(vec![vec![Request::DropPlan { generation: previous }]]);
+            self.tell(Request::DropPlan { generation: previous });
         }
         self.answer_apply(ask, &diff, &plan, report);
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The number of one run of one service, unique and rising within the life of a keeper.
 /// Every fact about a process names its run, so that late or doubled news of an old one is ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(pub u64);
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Most descriptors that come with one packet.
-pub const FDS_MAX: usize = 4;
+pub const FDS_MAX: usize = 64;
 
 /// A connected pair, non-blocking, close-on-exec, each end with room for `bytes` if the kernel allows it.
 pub fn pair(bytes: usize) -> Result<(OwnedFd, OwnedFd)> {

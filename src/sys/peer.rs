@@ -78,19 +78,3 @@ mod tests {
         assert_eq!(peer.groups, groups);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::identity;
-
-    #[test]
-    fn the_peer_of_our_own_socket_is_us() {
-        let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut peer = credentials(a.as_fd()).unwrap();
-        peer.groups.sort_unstable();
-        assert_eq!(peer.pid, std::process::id() as i32);
-        assert_eq!((peer.uid, peer.gid), (identity::effective_uid(), identity::effective_gid()));
-        assert_eq!(peer.groups, identity::groups().unwrap());
-    }
-}

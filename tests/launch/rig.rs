@@ -19,6 +19,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket,
 };
 use std::{
+    collections::VecDeque,
     collections::BTreeMap,
     fs,
     os::{
@@ -135,6 +136,8 @@ pub struct Rig {
     manager: OwnedFd,
     /// News that were received while others were waited for.
     early: Vec<(News, Vec<OwnedFd>)>,
+    /// Of the last packet, not yet taken.
+    unpacked: VecDeque<(News, Vec<OwnedFd>)>,
     next_run: u64,
     setup: Setup,
     _temp: tempfile::TempDir,
@@ -161,6 +164,7 @@ impl Rig {
             listener,
             manager: null,
             early: Vec::new(),
+            unpacked: VecDeque::new(),
             next_run: 1,
             setup,
             _temp: temp,
@@ -219,6 +223,7 @@ impl Rig {
         // SAFETY: a new descriptor that nobody else owns.
         self.manager = unsafe { OwnedFd::from_raw_fd(fd) };
         self.early.clear();
+        self.unpacked.clear();
     }
 
     fn wait_readable(&self, fd: BorrowedFd<'_>, what: &str) {
@@ -290,12 +295,21 @@ impl Rig {
     }
 
     fn receive(&mut self, what: &str) -> (News, Vec<OwnedFd>) {
+        if let Some(news) = self.unpacked.pop_front() {
+            return news;
+        }
         self.wait_readable(self.manager.as_fd(), what);
         let mut buf = vec![0u8; PACKET_MAX];
         let (len, fds) = packet::receive(self.manager.as_fd(), &mut buf)
             .unwrap()
             .unwrap_or_else(|| panic!("the manager is gone, waiting for {what}\n{}", self.stderr()));
-        (serde_json::from_slice(&buf[..len]).unwrap(), fds)
+        let all: Vec<News> = serde_json::from_slice(&buf[..len]).unwrap();
+        let mut fds = fds.into_iter();
+        self.unpacked.extend(all.into_iter().map(|news| {
+            let own = fds.by_ref().take(news.descriptors()).collect();
+            (news, own)
+        }));
+        self.unpacked.pop_front().expect("an empty packet")
     }
 
     /// The first news for which `pick` gives something; those that it does not want are kept.
