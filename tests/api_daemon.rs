@@ -163,7 +163,7 @@ fn signals_and_reloads_reach_the_main_process() {
         + &service("idle", "exec sleep 1000", "autostart = false\n");
     let d = Daemon::start(&services);
     wait_for("the traps", SOON, || (!d.lines("up").is_empty()).then_some(()));
-    let pid = d.pid("web");
+    let pid = d.wait_running("web");
     d.ctl_ok(&["signal", "SIGUSR1", "web"]);
     wait_for("SIGUSR1", SOON, || (d.lines("got") == ["usr1"]).then_some(()));
     d.ctl_ok(&["reload", "web"]);
