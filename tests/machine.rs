@@ -8,6 +8,8 @@ mod kernel;
 mod oracle;
 #[path = "machine/plans.rs"]
 mod plans;
+#[path = "machine/stories.rs"]
+mod stories;
 #[path = "machine/world.rs"]
 mod world;
 
