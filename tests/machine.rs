@@ -8,6 +8,10 @@ mod kernel;
 mod oracle;
 #[path = "machine/plans.rs"]
 mod plans;
+#[path = "machine/stories.rs"]
+mod stories;
+#[path = "machine/walk.rs"]
+mod walk;
 #[path = "machine/world.rs"]
 mod world;
 
@@ -20,13 +24,13 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is no number")))
 }
 
-/// `KEEPD_SIM_STEPS` turns in all (default 150,000), or the one world of `KEEPD_SIM_SEED`.
+/// `KEEPD_SIM_STEPS` turns in all (default 100,000), or the one world of `KEEPD_SIM_SEED`.
 #[test]
 fn seeded_worlds() {
     if let Some(seed) = number("KEEPD_SIM_SEED") {
         return world::World::new(seed).live(TURNS);
     }
-    let steps = number("KEEPD_SIM_STEPS").unwrap_or(150_000);
+    let steps = number("KEEPD_SIM_STEPS").unwrap_or(100_000);
     let (mut done, mut seed) = (0, number("KEEPD_SIM_FIRST").unwrap_or(0));
     while done < steps {
         let lived = catch_unwind(AssertUnwindSafe(|| {

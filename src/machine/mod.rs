@@ -40,8 +40,8 @@ use std::{
     sync::Arc,
 };
 
-/// The state of everything, and what it does next.
-#[derive(Debug)]
+/// The state of everything, and what it does next. A clone goes its own way from there.
+#[derive(Debug, Clone)]
 pub struct Machine {
     plan: Arc<Plan>,
     generation: Generation,
@@ -73,7 +73,7 @@ pub struct Machine {
 }
 
 /// Services that something is to be done about; see `settle`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Queues {
     /// Their face may have changed.
     spread: VecDeque<ServiceId>,

@@ -177,7 +177,7 @@ pub(super) enum Asked {
 }
 
 /// A service of the plan, or one that left it and is still being stopped.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Service {
     pub(super) name: Name,
     pub(super) spec: Arc<ServiceSpec>,

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// That it was asked for, and how far it has got.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Shutdown {
     /// When everything left is killed.
     kill_at: Time,
