@@ -48,7 +48,8 @@ fn main() {
     let mut failed = Vec::new();
     let mut ran = 0;
     for (name, test) in all {
-        let named = |w: &&String| if given("--exact") { name == w.as_str() } else { name.contains(w.as_str()) };
+        let named =
+            |w: &&String| if given("--exact") { name == w.as_str() } else { name.contains(w.as_str()) };
         if !wanted.is_empty() && !wanted.iter().any(|w| named(&w)) {
             continue;
         }
@@ -61,6 +62,9 @@ fn main() {
     }
     rig::clean_up();
     let (word, bad) = (if failed.is_empty() { "ok" } else { "FAILED" }, failed.len());
-    println!("\ntest result: {word}. {} passed; {bad} failed; 0 ignored; 0 measured; 0 filtered out", ran - bad);
+    println!(
+        "\ntest result: {word}. {} passed; {bad} failed; 0 ignored; 0 measured; 0 filtered out",
+        ran - bad
+    );
     std::process::exit(i32::from(!failed.is_empty()) * 101);
 }

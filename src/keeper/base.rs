@@ -129,7 +129,11 @@ impl Base {
                 .iter()
                 .map(|f| cgroup::processes(self.dir.as_fd(), f).map_or(0, |p| p.len()))
                 .sum();
-            let tree = super::tree::Tree::Cgroup { base: self.clone(), name: name.clone(), removed: Default::default() };
+            let tree = super::tree::Tree::Cgroup {
+                base: self.clone(),
+                name: name.clone(),
+                removed: Default::default(),
+            };
             let gone = empty_within(&tree, CLEAR_MS);
             if !gone {
                 said.push(format!(

@@ -19,8 +19,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket,
 };
 use std::{
-    collections::VecDeque,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
