@@ -50,7 +50,7 @@ fn main() {
     for (name, test) in all {
         let named =
             |w: &&String| if given("--exact") { name == w.as_str() } else { name.contains(w.as_str()) };
-        if !wanted.is_empty() && !wanted.iter().any(|w| named(&w)) {
+        if !wanted.is_empty() && !wanted.iter().any(named) {
             continue;
         }
         ran += 1;

@@ -53,7 +53,7 @@ impl Keeper {
             Phase::Failed { .. } => return self.launch_failed(id),
             Phase::Launching { .. } | Phase::Ended(_) => at_ms,
         };
-        let leftovers = run.tree.populated(true) != Ok(false);
+        let leftovers = !run.tree.dissolve();
         run.phase = Phase::Ended(End { started_ms, exit, leftovers, at_ms, usage, empty: !leftovers });
         self.tell(News::Exited { run: id, exit, leftovers, at_ms, usage });
         if leftovers {

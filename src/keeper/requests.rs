@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     plan::{Job, Name, RunId},
-    sys::{self, Errno, fd, pidfd, signal},
+    sys::{self, Errno, fd, pidfd, reap, signal},
 };
 use std::os::fd::AsFd;
 
@@ -108,7 +108,7 @@ impl Keeper {
         let Some(run) = self.runs.get(&id) else { return };
         let Some(pidfd) = run.pidfd.as_ref().map(AsFd::as_fd) else { return };
         let sent = pidfd::send_signal(pidfd, signal);
-        if wakes(signal) {
+        if wakes(signal) && reap::is_stopped(pidfd) {
             // A stopped process does not see it until it goes on.
             let _ = pidfd::send_signal(pidfd, signal::SIGCONT);
         }
@@ -180,7 +180,7 @@ impl Keeper {
             let _ = pidfd::send_signal(pidfd, signal::SIGKILL);
             let _ = pidfd::wait_end(pidfd, ms);
         }
-        let _: sys::Result<_> = sys::reap::reap(pidfd);
+        let _: sys::Result<_> = reap::reap(pidfd);
     }
 }
 

@@ -36,6 +36,12 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<(Ended, Used)>> {
     Ok(pid_of(&info).map(|_| (ended(&info), used)))
 }
 
+/// Whether the child behind `pidfd` is stopped by a signal, as by SIGSTOP.
+pub fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
+    let options = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+    wait(libc::P_PIDFD, pidfd.as_raw_fd() as u32, options).is_ok_and(|(info, _)| pid_of(&info).is_some())
+}
+
 /// Reaps a child that [`peek`] has named and nobody holds a pidfd of: an orphan that came to us.
 pub fn reap_orphan(pid: i32) -> Result<()> {
     wait(libc::P_PID, pid as u32, libc::WEXITED | libc::WNOHANG).map(drop)

@@ -280,7 +280,7 @@ impl Kernel {
                 }
             }
             Coming::Killed(run) => {
-                let Some(r) = self.runs.get_mut(&run) else { return None };
+                let r = self.runs.get_mut(&run)?;
                 r.others = false;
                 r.job = None;
                 if std::mem::take(&mut r.launching) {
