@@ -1,6 +1,7 @@
 //! The machine in simulated worlds.
 
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::too_many_arguments, clippy::single_match, reason = "modules of one test")]
+#![allow(unreachable_pub, reason = "modules of one test")]
+#![allow(clippy::unwrap_used, clippy::too_many_arguments, clippy::single_match)]
 
 #[path = "machine/kernel.rs"]
 mod kernel;

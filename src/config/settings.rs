@@ -1,4 +1,4 @@
-//! What was written, in layers: built-in < [defaults] < the profile's [defaults] < the service < the profile's
+//! What was written, in layers: built-in < `[defaults]` < the profile's `[defaults]` < the service < the profile's
 //! overlay of it. Tables are merged key by key, arrays and single values are replaced.
 
 use super::{
