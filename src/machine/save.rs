@@ -155,7 +155,6 @@ impl Machine {
             stop: svc.spec.stop.clone(),
             reload: svc.spec.reload.clone(),
             fingerprint: fingerprint(&svc.spec),
-            bound: Vec::new(),
             pid: None,
             started: None,
             dead: false,

@@ -79,14 +79,18 @@ impl Machine {
     /// A service that lost what it is bound to must be replaced, even if that is back before it is down.
     fn notice_loss(&mut self, id: ServiceId) {
         let svc = self.at(id);
-        let (State::Starting { live, .. } | State::Running { live, .. }) = &svc.rec.state else { return };
-        let lost = |to: &ServiceId| {
-            let other = self.at(*to);
-            let then = live.bound.iter().find(|(name, _)| *name == other.name).map(|(_, run)| *run);
-            let now = other.rec.state.live().map(|live| live.run);
-            !other.ready() || then.is_some_and(|run| now != Some(run))
+        let runs = match svc.rec.state.kind() {
+            StateKind::Starting | StateKind::Running => true,
+            StateKind::Stopped
+            | StateKind::Waiting
+            | StateKind::Stopping
+            | StateKind::Backoff
+            | StateKind::Exited
+            | StateKind::Failed
+            | StateKind::Stuck => false,
         };
-        if svc.rec.bounce.is_none() && svc.edges.bound.iter().any(lost) {
+        let lost = || svc.edges.bound.iter().any(|to| !self.at(*to).ready());
+        if runs && svc.rec.bounce.is_none() && lost() {
             self.at_mut(id).rec.bounce = Some(Bounce::Bound);
             self.touch(id);
         }
@@ -180,11 +184,6 @@ impl Machine {
         let run = self.next_run;
         self.next_run = RunId(run.0 + 1);
         let (now, within, generation) = (self.now, self.plan.daemon.restart_budget.within, self.generation);
-        let run_of = |to: &ServiceId| {
-            let other = self.at(*to);
-            other.rec.state.live().map(|live| (other.name.clone(), live.run))
-        };
-        let bound = self.at(id).edges.bound.iter().filter_map(run_of).collect();
         let svc = &mut self.services[id.0 as usize];
         svc.hold = Hold::None;
         (svc.rec.bounce, svc.replace) = (None, false);
@@ -199,7 +198,6 @@ impl Machine {
             stop: svc.spec.stop.clone(),
             reload: svc.spec.reload.clone(),
             fingerprint: save::fingerprint(&svc.spec),
-            bound,
             pid: None,
             started: None,
             dead: false,

@@ -1,7 +1,7 @@
 //! The states and what they hold; see `service.rs` for what they mean. Deadlines are in the states.
 
 use super::Time;
-use crate::plan::{Generation, Name, Reload, RunId, StopSpec};
+use crate::plan::{Generation, Reload, RunId, StopSpec};
 use serde::{Deserialize, Serialize};
 
 /// The states by name, without what they hold.
@@ -59,9 +59,6 @@ pub(super) struct Live {
     pub(super) reload: Reload,
     /// Of what a new process would be needed for; see `save::fingerprint`.
     pub(super) fingerprint: u64,
-    /// The runs that it is bound to: when one of them is over, so is this, however fast the next one came.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) bound: Vec<(Name, RunId)>,
     /// Known once it was exec'ed.
     #[serde(default)]
     pub(super) pid: Option<u32>,

@@ -64,11 +64,6 @@ fn relative(value: &mut Value, now: i64, newest: i64) {
                         *t = Value::from(t.as_i64().unwrap() - now);
                     }
                 }
-                _ if key == "bound" => {
-                    for pair in v.as_array_mut().into_iter().flatten() {
-                        pair[1] = Value::from(pair[1].as_i64().unwrap() - newest);
-                    }
-                }
                 _ => relative(v, now, newest),
             }
         }
