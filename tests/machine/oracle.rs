@@ -133,7 +133,7 @@ impl Oracle {
         }
     }
 
-    pub fn apply(&mut self, machine: &Machine, old: &Plan, new: &Plan) {
+    pub fn apply(&mut self, old: &Plan, new: &Plan) {
         self.budget = Some(new.daemon.restart_budget);
         self.automatic.clear();
         for past in self.past.values_mut() {
@@ -144,16 +144,9 @@ impl Oracle {
                 self.of(&s.name).up = false;
             }
         }
-        for s in &new.services {
-            let known = machine.id(s.name.as_str()).is_some();
-            match old.find(s.name.as_str()) {
-                None => {
-                    // Brought back while it was being stopped: as new.
-                    self.of(&s.name).up = false;
-                    let _ = known;
-                }
-                Some(_) => {}
-            }
+        // Those that are brought back while they are being stopped are as new.
+        for s in new.services.iter().filter(|s| old.find(s.name.as_str()).is_none()) {
+            self.of(&s.name).up = false;
         }
         for s in &new.services {
             match old.find(s.name.as_str()) {
