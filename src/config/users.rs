@@ -85,8 +85,9 @@ impl Users {
             member_of: HashMap::new(),
             local: BTreeSet::new(),
             asked: BTreeSet::new(),
-            getent: from.getent,
-            remote_groups: from.getent && groups_are_remote(),
+            getent: from.getent
+                && (from.passwd != Databases::default().passwd || beyond_files(&["passwd", "group"])),
+            remote_groups: from.getent && beyond_files(&["group", "initgroups"]),
             silent: None,
         };
         let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
@@ -183,14 +184,18 @@ impl Users {
     }
 }
 
-/// Whether nsswitch.conf has groups come from more than files. A host without it has files only.
-fn groups_are_remote() -> bool {
+/// Whether nsswitch.conf has any of these databases come from more than files: asking costs two processes. A
+/// host without it has files only.
+fn beyond_files(databases: &[&str]) -> bool {
     let text = fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
     let lines = text.lines().filter_map(|l| l.split('#').next()?.split_once(':'));
-    let sources = lines.filter(|(db, _)| matches!(db.trim(), "group" | "initgroups")).map(|(_, s)| s);
-    sources.flat_map(str::split_ascii_whitespace).any(|s| {
+    let sources = lines.filter(|(db, _)| databases.contains(&db.trim())).map(|(_, s)| s);
+    sources.flat_map(str::split_ascii_whitespace).any(|s| match s {
+        "files" | "compat" => false,
+        // Of its own it has the users of systemd-homed and of dynamic units, and tells them over sockets.
+        "systemd" => fs::exists("/run/systemd/userdb").unwrap_or(true),
         // `[SUCCESS=merge]` and the like are actions, not sources.
-        !matches!(s, "files" | "compat" | "systemd") && !s.starts_with('[') && !s.ends_with(']')
+        other => !other.starts_with('[') && !other.ends_with(']'),
     })
 }
 

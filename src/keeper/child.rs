@@ -56,7 +56,8 @@ pub(super) fn live(birth: &Birth<'_>) -> i32 {
 }
 
 fn steps(birth: &Birth<'_>) -> Result<Infallible, Failure> {
-    signal::reset_all();
+    // The keeper gave all others their default action when it began, and handlers end with exec.
+    signal::set_default(signal::SIGPIPE);
     signal::unblock_all().map_err(|e| Failure::call(Step::Session, e, ""))?;
     let spec = own_entry(birth)?;
     stdio(birth, &spec)?;

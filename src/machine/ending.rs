@@ -7,12 +7,6 @@ use super::{
 };
 use crate::plan::{Exit, ExitMatch, Millis, Restart, ServiceSpec};
 
-/// What an end says about the run.
-enum Verdict {
-    Success,
-    Failure,
-}
-
 fn matches(exit: Exit, list: &[ExitMatch]) -> bool {
     list.iter().any(|m| match (*m, exit) {
         (ExitMatch::Code(a), Exit::Code(b)) => a == b,
@@ -21,13 +15,6 @@ fn matches(exit: Exit, list: &[ExitMatch]) -> bool {
             false
         }
     })
-}
-
-fn verdict(spec: &ServiceSpec, exit: Exit) -> Verdict {
-    match matches(exit, &spec.success_exit) {
-        true => Verdict::Success,
-        false => Verdict::Failure,
-    }
 }
 
 /// Whether the exit status or signal is one that the configuration calls success.
@@ -48,10 +35,7 @@ impl Machine {
             self.stable(id);
         }
         self.ended_by_itself(id);
-        let failed = match verdict(&spec, exit) {
-            Verdict::Success => false,
-            Verdict::Failure => true,
-        };
+        let failed = !succeeded(&spec, exit);
         let looping = failed && self.count_failure(id, at);
         let after = match (spec.restart, failed) {
             _ if is_final(&spec, exit) => After::Exited,

@@ -4,7 +4,7 @@
 use super::{
     LastExit, Machine, NoticeKind, ServiceId, Time,
     event::Fact,
-    service::{After, Asked, Because, Live, Phase, State},
+    service::{After, Asked, Because, Phase, State},
     words,
 };
 use crate::plan::{Exit, Job, Millis, RunId};
@@ -157,7 +157,7 @@ impl Machine {
         let Some(&id) = self.runs.get(&run) else { return };
         let svc = self.at(id);
         let State::Stopping { live, phase: Phase::Command, kill_at, after } = &svc.rec.state else { return };
-        let (live, kill_at, after): (Live, _, _) = (live.clone(), *kill_at, *after);
+        let (live, kill_at, after) = (live.clone(), *kill_at, *after);
         if !why.is_empty() {
             let message = format!("{}: its stop command failed ({why}), it is stopped without", svc.name);
             self.notice(id, NoticeKind::State, message, Some(run));

@@ -37,6 +37,23 @@ pub(super) fn fingerprint(spec: &ServiceSpec) -> u64 {
     hash.0
 }
 
+impl Live {
+    /// A run that is about to be launched.
+    pub(super) fn new(run: RunId, generation: Generation, spec: &ServiceSpec) -> Live {
+        Live {
+            run,
+            generation,
+            stop: spec.stop.clone(),
+            reload: spec.reload.clone(),
+            fingerprint: fingerprint(spec),
+            pid: None,
+            started: None,
+            dead: false,
+            empty: false,
+        }
+    }
+}
+
 /// FNV-1a, 64 bits.
 struct Fnv(u64);
 
@@ -149,17 +166,7 @@ impl Machine {
         if svc.rec.state.live().is_some() {
             return false;
         }
-        let live = Live {
-            run,
-            generation,
-            stop: svc.spec.stop.clone(),
-            reload: svc.spec.reload.clone(),
-            fingerprint: fingerprint(&svc.spec),
-            pid: None,
-            started: None,
-            dead: false,
-            empty: false,
-        };
+        let live = Live::new(run, generation, &svc.spec);
         svc.rec.want = if svc.gone { Want::Down } else { Want::Up };
         self.next_run = self.next_run.max(RunId(run.0 + 1));
         self.runs.insert(run, id);

@@ -4,7 +4,6 @@
 use super::{
     Effect, Machine, Outcome, ServiceId,
     event::Time,
-    save,
     service::{After, Asked, Bounce, Face, Hold, Live, State, StateKind, Want},
     stop::LAUNCH_LIMIT,
 };
@@ -192,17 +191,7 @@ impl Machine {
             svc.rec.spent.add(now, within);
             svc.rec.restarts = svc.rec.restarts.saturating_add(1);
         }
-        let live = Live {
-            run,
-            generation,
-            stop: svc.spec.stop.clone(),
-            reload: svc.spec.reload.clone(),
-            fingerprint: save::fingerprint(&svc.spec),
-            pid: None,
-            started: None,
-            dead: false,
-            empty: false,
-        };
+        let live = Live::new(run, generation, &svc.spec);
         self.runs.insert(run, id);
         self.out.push(Effect::Launch { service: id, run, generation });
         self.set(id, State::Starting { live, give_up_at: now + LAUNCH_LIMIT });

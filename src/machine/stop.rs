@@ -79,6 +79,8 @@ impl Machine {
     /// What falls due: exactly what [`State::deadline`] stands for.
     pub(super) fn fire(&mut self, id: ServiceId) {
         match self.at(id).rec.state.clone() {
+            // It was to be stopped anyway, and only waited for its dependents.
+            State::Starting { .. } if self.at(id).face.held => self.kill(id),
             State::Starting { live, .. } => {
                 let why = format!("its launch did not get as far as its command within {LAUNCH_LIMIT}");
                 let message = format!("{} did not start: {why}", self.at(id).name);

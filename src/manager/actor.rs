@@ -11,12 +11,12 @@ use super::{
 use crate::{
     keeper::protocol::{News, NoteLevel, Request, Up},
     logs::{self, Report},
-    machine::{Effect, Event, Fact, Machine, Time, Wish},
+    machine::{Effect, Event, Fact, Machine, ServiceId, Time, Wish},
     plan::{Generation, Name, RunId},
     sys,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -42,6 +42,8 @@ pub(super) struct Actor {
     pub(super) exiting: Option<Vec<Name>>,
     /// What the keeper is to be told at the end of this turn; see [`Link::send`].
     outbox: Vec<Vec<Request>>,
+    /// Services whose view is older than their state.
+    stale: BTreeSet<ServiceId>,
     /// Something changed since the last snapshot.
     dirty: bool,
     status_line: String,
@@ -60,6 +62,7 @@ impl Actor {
         logs: Arc<logs::Engine>,
         publisher: Publisher,
     ) -> Actor {
+        let stale = machine.ids().collect();
         Actor {
             machine,
             plans,
@@ -70,17 +73,10 @@ impl Actor {
             runs: HashMap::new(),
             exiting: None,
             outbox: Vec::new(),
+            stale,
             dirty: true,
             status_line: String::new(),
         }
-    }
-
-    /// Shows every service as it is before anything is decided: readers never find a name unknown.
-    pub(super) fn show_all(&mut self) {
-        for id in self.machine.ids() {
-            self.publisher.update(&self.machine, id, &self.logs);
-        }
-        self.publish();
     }
 
     /// Takes over what the keeper holds, then starts what has never been started.
@@ -230,14 +226,13 @@ impl Actor {
             self.perform_one(effect, &mut groups);
         }
         for id in self.machine.take_changed() {
-            self.publisher.update(&self.machine, id, &self.logs);
+            self.stale.insert(id);
             let service = self.machine.view(id).spec.name.clone();
             let request = match self.machine.save(id) {
                 Some(state) => Request::Remember { service: service.clone(), state },
                 None => Request::Forget { service: service.clone() },
             };
             groups.entry(service).or_default().push(request);
-            self.dirty = true;
         }
         self.outbox.extend(groups.into_values());
     }
@@ -274,7 +269,8 @@ impl Actor {
                 });
                 self.publisher.notice(notice, last);
             }
-            Effect::Removed { service: _, name } => {
+            Effect::Removed { service, name } => {
+                self.stale.remove(&service);
                 self.publisher.remove(&name);
                 self.logs.forget(&name);
                 groups.entry(name.clone()).or_default().push(Request::Forget { service: name });
@@ -303,6 +299,10 @@ impl Actor {
     }
 
     fn publish(&mut self) {
+        for id in std::mem::take(&mut self.stale) {
+            self.publisher.update(&self.machine, id, &self.logs);
+            self.dirty = true;
+        }
         if !std::mem::take(&mut self.dirty) {
             return;
         }

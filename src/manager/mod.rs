@@ -89,7 +89,7 @@ impl Manager {
             tracing::warn!("{text}");
             actor.publisher.event("manager", None, text, None, None);
         }
-        actor.show_all();
+        // Callers wait in the socket until this task first waits: by then there is something to show.
         serve(handle)?;
         actor.begin(handed);
         actor.tell(Request::Notify(Up::Ready));

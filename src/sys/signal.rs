@@ -19,6 +19,11 @@ pub fn reset_all() {
     }
 }
 
+/// Gives a signal its default action.
+pub fn set_default(signal: i32) {
+    set_action(signal, libc::SIG_DFL);
+}
+
 /// Ignores a signal.
 pub fn ignore(signal: i32) {
     set_action(signal, libc::SIG_IGN);

@@ -171,12 +171,11 @@ impl Kernel {
         rng: &mut Rng,
         odds: &Odds,
         run: u64,
-        name: Name,
         generation: Generation,
         spec: &ServiceSpec,
     ) {
         let r = Run {
-            name,
+            name: spec.name.clone(),
             generation,
             stop: spec.stop.clone(),
             launching: true,
@@ -329,7 +328,7 @@ impl Kernel {
             let ms = rng.pick(&[0, 50, 5000]);
             self.after(now, ms, Coming::OthersEnd(run));
         }
-        let r = &mut self.runs.get_mut(&run).unwrap();
+        let r = self.runs.get_mut(&run).unwrap();
         let fact = Fact::Exited { run: RunId(run), exit, leftovers, at: now };
         r.emptied = !leftovers;
         if leftovers && rng.chance(odds.emptied_first) {

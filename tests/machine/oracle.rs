@@ -29,6 +29,8 @@ struct Past {
     ended: Option<Time>,
     /// The state before this step and since when it stops.
     stopping: Option<(RunId, Time)>,
+    /// The runs of what it is bound to, as it was launched.
+    bound: Vec<(Name, Option<RunId>)>,
     /// How long no manager was there since.
     down: Millis,
     restarts: u32,
@@ -131,7 +133,7 @@ impl Oracle {
         }
     }
 
-    pub fn apply(&mut self, machine: &Machine, old: &Plan, new: &Plan) {
+    pub fn apply(&mut self, old: &Plan, new: &Plan) {
         self.budget = Some(new.daemon.restart_budget);
         self.automatic.clear();
         for past in self.past.values_mut() {
@@ -142,16 +144,9 @@ impl Oracle {
                 self.of(&s.name).up = false;
             }
         }
-        for s in &new.services {
-            let known = machine.id(s.name.as_str()).is_some();
-            match old.find(s.name.as_str()) {
-                None => {
-                    // Brought back while it was being stopped: as new.
-                    self.of(&s.name).up = false;
-                    let _ = known;
-                }
-                Some(_) => {}
-            }
+        // Those that are brought back while they are being stopped are as new.
+        for s in new.services.iter().filter(|s| old.find(s.name.as_str()).is_none()) {
+            self.of(&s.name).up = false;
         }
         for s in &new.services {
             match old.find(s.name.as_str()) {
@@ -262,6 +257,7 @@ impl Oracle {
                 up: past.up,
                 touched: past.touched,
                 stopping: past.stopping,
+                bound: past.bound.clone(),
                 restarts: past.restarts,
                 ..Past::default()
             };
@@ -424,9 +420,13 @@ impl Oracle {
         }
         self.check_pace(machine, &v, now);
         self.launched.insert(run, now);
+        let starting = machine.counts()["starting"];
+        let most = machine.plan().daemon.max_concurrent_starts;
+        assert!(starting <= most, "{starting} services are starting, {most} may");
+        let run_of = |to: &Name| machine.id(to.as_str()).and_then(|id| machine.view(id).run);
+        let bound = spec.binds_to.iter().map(|to| (to.clone(), run_of(to))).collect();
         let past = self.of(&name);
-        past.touched = false;
-        past.ended = None;
+        (past.touched, past.ended, past.bound) = (false, None, bound);
     }
 
     fn could_launch(&self, machine: &Machine, v: &View<'_>) -> bool {
@@ -539,7 +539,12 @@ impl Oracle {
                 let could = self.could_launch(machine, v) && !self.follows_busy(machine, v);
                 assert!(!could || slot || budget, "{name} waits for nothing: {}", v.reason);
             }
-            StateKind::Running => assert!(v.ready && v.started.is_some(), "{v:?}"),
+            StateKind::Running => {
+                assert!(v.ready && v.started.is_some(), "{v:?}");
+                if v.reason.is_empty() && !self.replaying {
+                    self.check_bound(machine, v);
+                }
+            }
             StateKind::Stopped
             | StateKind::Waiting
             | StateKind::Starting
@@ -548,6 +553,18 @@ impl Oracle {
             | StateKind::Stuck => {}
         }
         self.check_stop_ends(v, run.map_or(v.spec.stop.timeout, |r| r.stop.timeout), now);
+    }
+
+    /// It runs undisturbed: so do those that it is bound to, as they did when it was launched.
+    fn check_bound(&self, machine: &Machine, v: &View<'_>) {
+        let Some(past) = self.past.get(v.name).filter(|_| v.run.is_none_or(|r| !self.claimed.contains(&r)))
+        else {
+            return;
+        };
+        for (to, run) in past.bound.iter().filter(|(to, _)| v.spec.binds_to.contains(to)) {
+            let now = machine.id(to.as_str()).and_then(|id| machine.view(id).run);
+            assert_eq!(now, *run, "{} runs on without the {to} that it is bound to", v.name);
+        }
     }
 
     fn any_touched(&self, name: &Name) -> bool {

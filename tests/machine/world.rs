@@ -236,7 +236,7 @@ impl World {
         self.plans.insert(generation, new.clone());
         if self.shutdown.is_none() {
             self.generation = generation;
-            self.oracle.apply(&self.machine, &old, &new);
+            self.oracle.apply(&old, &new);
         }
         let same = self.oracle.undisturbed(&self.machine, &old, &new);
         self.step(vec![Event::Wish(Wish::Apply { plan: new, generation })]);
@@ -339,7 +339,7 @@ impl World {
                 self.last_run = run.0;
                 let spec =
                     self.plans[&generation].find(name.as_str()).expect("launched from a plan without it");
-                self.kernel.launch(now, rng, odds, run.0, name, generation, spec);
+                self.kernel.launch(now, rng, odds, run.0, generation, spec);
             }
             Effect::RunJob { run, job } => self.kernel.run_job(now, rng, odds, run.0, job),
             Effect::Signal { run, signal } => self.kernel.signal_main(now, rng, odds, run.0, signal),
