@@ -24,12 +24,8 @@
 //!   lives; a new manager forgets what was spent of the budget; tickets of what is blocked are never answered
 //! - e: a new manager forgets a pending restart
 
-<<<<<<< HEAD
 #![allow(unreachable_pub, reason = "modules of one test")]
 #![allow(clippy::unwrap_used, clippy::too_many_arguments, clippy::single_match)]
-=======
-#![allow(unreachable_pub, clippy::unwrap_used, reason = "modules of one test")]
->>>>>>> machine
 
 #[path = "machine/kernel.rs"]
 mod kernel;
