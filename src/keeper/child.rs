@@ -6,7 +6,7 @@
 use super::{
     base::Base,
     envfile, exec,
-    step::{Failure, Step},
+    step::{ALONE, Failure, Step},
 };
 use crate::{
     plan::{EnvFile, Identity, Job, Reload, ServiceSpec, Stderr, Stdout, image::Image},
@@ -32,6 +32,8 @@ pub(super) struct Birth<'a> {
     pub(super) stdout: Option<BorrowedFd<'a>>,
     pub(super) stderr: Option<BorrowedFd<'a>>,
     pub(super) status: BorrowedFd<'a>,
+    /// Ranges of descriptors that belong to other launches, where it has a slot.
+    pub(super) foreign: Option<[(u32, u32); 2]>,
     /// The cgroup to join, where the child was not born in it.
     pub(super) join: Option<(&'a Base, &'a str)>,
     /// INVOCATION_ID.
@@ -49,6 +51,12 @@ pub(super) enum Role {
 
 /// Becomes the service; returns only if that failed, with the exit status.
 pub(super) fn live(birth: &Birth<'_>) -> i32 {
+    if let Some(foreign) = birth.foreign {
+        for (first, end) in foreign {
+            fd::close_range(first, end);
+        }
+        let _ = fd::write(birth.status, &[ALONE]);
+    }
     let Err(failure) = steps(birth);
     // Whether or not the keeper can still hear it.
     let _ = fd::write(birth.status, &failure.encode());

@@ -75,7 +75,7 @@ impl Keeper {
             &tree,
             [stdout.as_ref().map(|p| &p.write), stderr.as_ref().map(|p| &p.write)],
         );
-        let (child, status) = match made {
+        let (child, status, slot) = match made {
             Ok(made) => made,
             Err(failure) => {
                 let _ = tree.remove();
@@ -87,7 +87,7 @@ impl Keeper {
         }
         let read_end = |pipe: Option<LogPipe>| pipe.map(|p| Rc::new(p.read));
         self.pids.insert(child.pid, Owner::Main(id));
-        self.watch_status(&status, id);
+        self.watch_status(&status, id, slot.is_some());
         let run = Run {
             service,
             generation,
@@ -99,7 +99,7 @@ impl Keeper {
             pipes_given: false,
             invocation,
             tree,
-            phase: Phase::Launching { status },
+            phase: Phase::Launching { status, slot },
             killing: false,
             watch: None,
             stop_job: JobState::None,
@@ -121,37 +121,70 @@ impl Keeper {
 
     /// Forks a child that becomes the service (or a job of it) and tells on the status pipe how it went.
     pub(super) fn give_birth(
-        &self,
+        &mut self,
         generation: Generation,
         entry: u32,
         role: Role,
         invocation: &str,
         tree: &Tree,
         pipes: [Option<&OwnedFd>; 2],
-    ) -> Result<(Child, OwnedFd), Failure> {
+    ) -> Result<(Child, OwnedFd, Option<usize>), Failure> {
         let failed = |step| move |e| Failure::call(step, e, "");
         let Some(held) = self.plans.get(generation) else {
             return Err(Failure::ours(Step::Plan, "", "that plan is not held any more"));
         };
         let (status, write_end) = fd::pipe().map_err(failed(Step::Pipe))?;
         fd::set_nonblocking(status.as_fd(), true).map_err(failed(Step::Pipe))?;
+        let pipes = pipes.map(|p| p.map(AsFd::as_fd));
+        // A job needs the run's own descriptors, and one that has to join the base's.
+        let slot = match (&mut self.slots, tree, role) {
+            (Some(slots), Tree::Cgroup { base, .. }, Role::Main) if !base.join => {
+                slots.take(write_end.as_fd(), pipes).map_err(failed(Step::Pipe))?
+            }
+            _ => None,
+        };
         let mut birth = Birth {
             image: &held.image,
             entry,
             role,
-            stdout: pipes[0].map(AsFd::as_fd),
-            stderr: pipes[1].map(AsFd::as_fd),
+            stdout: pipes[0],
+            stderr: pipes[1],
             status: write_end.as_fd(),
+            foreign: None,
             join: None,
             invocation,
             open_files: self.open_files,
         };
         let Tree::Cgroup { base, name, .. } = tree else {
             let child = process::spawn(self.proof, None, || child::live(&birth));
-            return Ok((child.map_err(failed(Step::Fork))?, status));
+            return Ok((child.map_err(failed(Step::Fork))?, status, None));
         };
+        if let (Some(index), Some(slots)) = (slot, &self.slots) {
+            let lent = slots.lent(index);
+            birth.status = lent.status;
+            birth.stdout = pipes[0].map(|_| lent.stdout);
+            birth.stderr = pipes[1].map(|_| lent.stderr);
+            birth.foreign = Some(slots.others(index));
+            let folder = file::open_dir_at(base.dir.as_fd(), name);
+            let made = folder.and_then(|folder| {
+                process::spawn_narrow(self.proof, folder.as_fd(), slots.end, || child::live(&birth))
+            });
+            return match made {
+                Ok(child) => Ok((child, status, slot)),
+                Err(e) => {
+                    self.free(index);
+                    Err(Failure::call(Step::Fork, e, ""))
+                }
+            };
+        }
         let child = self.fork_into(base, name, &mut birth).map_err(failed(Step::Fork))?;
-        Ok((child, status))
+        Ok((child, status, None))
+    }
+
+    fn free(&mut self, slot: usize) {
+        if let Some(slots) = &mut self.slots {
+            slots.release(slot);
+        }
     }
 
     fn fork_into(&self, base: &Base, name: &str, birth: &mut Birth<'_>) -> sys::Result<Child> {
@@ -166,23 +199,42 @@ impl Keeper {
         process::spawn(self.proof, None, || child::live(&joining))
     }
 
-    /// Is woken when the pipe is closed: after exec, or at the child's end.
-    fn watch_status(&mut self, status: &OwnedFd, id: RunId) {
+    /// Is woken when the pipe is closed (after exec, or at the child's end), and before that, where the child
+    /// has a slot, when it is alone.
+    fn watch_status(&mut self, status: &OwnedFd, id: RunId, slot: bool) {
+        let interest = if slot { Interest::Read } else { Interest::Hangup };
         // Where it cannot be watched, the child's end tells at the latest.
-        if let Err(e) = self.poll.add(status.as_fd(), Interest::Hangup, status_token(id)) {
+        if let Err(e) = self.poll.add(status.as_fd(), interest, status_token(id)) {
             self.warn("cannot watch a launch", e);
         }
     }
 
-    /// A status pipe was closed.
+    /// A status pipe was closed, or says that the child is alone.
     pub(super) fn read_status(&mut self, token: u64) {
-        self.launched(RunId(token.wrapping_sub(TOKEN_STATUS)));
+        let id = RunId(token.wrapping_sub(TOKEN_STATUS));
+        if !self.alone(id) {
+            self.launched(id);
+        }
+    }
+
+    /// Frees the slot of a launch, if it has one, and waits on for the pipe's end.
+    fn alone(&mut self, id: RunId) -> bool {
+        let Some(Phase::Launching { status, slot }) = self.runs.get_mut(&id).map(|r| &mut r.phase) else {
+            return false;
+        };
+        let Some(index) = slot.take() else { return false };
+        // What it says is `ALONE`; a child that ended without a word needs its slot no more either.
+        let _ = fd::read(status.as_fd(), &mut [0]);
+        let _ = self.poll.modify(status.as_fd(), Interest::Hangup, status_token(id));
+        self.free(index);
+        true
     }
 
     /// The main process' status pipe was closed: exec'ed, or not.
     pub(super) fn launched(&mut self, id: RunId) {
+        self.alone(id);
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let Phase::Launching { status } = &run.phase else { return };
+        let Phase::Launching { status, slot: _ } = &run.phase else { return };
         // Closing it would not do: a child that was forked meanwhile has it until it execs.
         self.poll.remove(status.as_fd());
         match outcome(status) {

@@ -24,6 +24,7 @@ mod own;
 mod plans;
 mod requests;
 mod run;
+mod slots;
 mod state;
 mod step;
 mod tree;

@@ -159,9 +159,10 @@ impl Keeper {
             return Err("the main process is not running".into());
         };
         let role = Role::Job { job, main: run.pid };
-        let pipes = [run.stdout.as_deref(), run.stderr.as_deref()];
-        let (child, status) = self
-            .give_birth(run.generation, run.entry, role, &run.invocation, &run.tree, pipes)
+        let (generation, entry, invocation) = (run.generation, run.entry, run.invocation.clone());
+        let (tree, stdout, stderr) = (run.tree.clone(), run.stdout.clone(), run.stderr.clone());
+        let (child, status, _) = self
+            .give_birth(generation, entry, role, &invocation, &tree, [stdout.as_deref(), stderr.as_deref()])
             .map_err(|failure| failure.sentence())?;
         let owner = Owner::Job(id, job);
         self.pids.insert(child.pid, owner);

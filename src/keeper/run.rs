@@ -42,7 +42,8 @@ pub(super) struct Run {
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Forked; the status pipe has not told yet.
-    Launching { status: OwnedFd },
+    /// `slot` is set until the child is known to have descriptors of its own.
+    Launching { status: OwnedFd, slot: Option<usize> },
     /// The child has reported that it cannot, and is about to end.
     Failed { why: String, transient: bool },
     /// Exec'ed.

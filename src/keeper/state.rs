@@ -10,6 +10,7 @@ use super::{
     plans::Plans,
     protocol::{News, NoteLevel},
     run::Run,
+    slots::Slots,
 };
 use crate::{
     notify::Upward,
@@ -86,6 +87,7 @@ pub(super) struct Keeper {
     pub(super) remembered_size: usize,
     pub(super) link: Link,
     pub(super) loading: Option<Loading>,
+    pub(super) slots: Option<Slots>,
     pub(super) up: Upward,
     /// When this keeper began, in ms of boot time.
     pub(super) began_ms: u64,
@@ -134,6 +136,8 @@ impl Keeper {
             remembered_size: 0,
             link: Link::default(),
             loading: None,
+            // Before there are many descriptors: the numbers must be low.
+            slots: Slots::new(start.proof).ok(),
             up: start.up,
             began_ms: clock::boottime_ms(),
             shutdown: None,

@@ -50,6 +50,8 @@ const ALL: [Step; 17] = [
 
 /// Written just before exec: end of file after it means that the command was exec'ed.
 pub(super) const ABOUT_TO_EXEC: u8 = 0;
+/// Written first by a child that has a slot: it does not share the keeper's descriptors any more.
+pub(super) const ALONE: u8 = 1;
 
 /// Why a launch did not get to its command.
 #[derive(Debug, Clone, PartialEq, Eq)]

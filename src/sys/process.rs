@@ -7,7 +7,7 @@ use super::{Errno, Result};
 use std::{
     convert::Infallible,
     ffi::{CStr, CString},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -47,6 +47,7 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+const CLONE_FILES: u64 = 0x400;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -55,13 +56,22 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// clone3 (or a filter hides it), a child without `cgroup` is forked in the old way; with `cgroup` the error
 /// is returned, so that the caller can let the child join by itself.
 pub fn spawn(
+    proof: SingleThread,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> Result<Child> {
+    clone(proof, 0, cgroup, child)
+}
+
+fn clone(
     _proof: SingleThread,
+    flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> i32,
 ) -> Result<Child> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: CLONE_PIDFD,
+        flags: CLONE_PIDFD | flags,
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
@@ -81,9 +91,43 @@ pub fn spawn(
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Child { pid: pid as i32, pidfd })
         }
-        Err(Errno::ENOSYS | Errno::EPERM) if cgroup.is_none() => spawn_old(child),
+        Err(Errno::ENOSYS | Errno::EPERM) if cgroup.is_none() && flags == 0 => spawn_old(child),
         Err(e) => Err(e),
     }
+}
+
+/// As [`spawn`], but the child has only the descriptors below `end`: it neither copies nor closes the others.
+/// It shares the caller's table for an instant, so those that it uses must not change until it has told, in a
+/// way of its own, that it runs. No fallback: see [`can_spawn_narrow`].
+pub fn spawn_narrow(
+    proof: SingleThread,
+    cgroup: BorrowedFd<'_>,
+    end: u32,
+    child: impl FnOnce() -> i32,
+) -> Result<Child> {
+    clone(proof, CLONE_FILES, Some(cgroup), move || match own_table(end) {
+        Ok(()) => child(),
+        // Nothing may be done with a table that is the caller's.
+        Err(_) => 70,
+    })
+}
+
+/// Whether [`spawn_narrow`] works here: Linux 5.9, and no filter against it.
+pub fn can_spawn_narrow(proof: SingleThread) -> Result<()> {
+    let child = clone(proof, CLONE_FILES, None, || i32::from(own_table(3).is_err()))?;
+    while !super::pidfd::wait_end(child.pidfd.as_fd(), 60_000)? {}
+    match super::reap::reap(child.pidfd.as_fd())? {
+        Some((super::reap::Ended::Code(0), _)) => Ok(()),
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+/// Gives this process a table of its own with the descriptors below `end`.
+fn own_table(end: u32) -> Result<()> {
+    const CLOSE_RANGE_UNSHARE: u32 = 2;
+    // SAFETY: close_range takes three numbers, and with this flag it closes nothing in a table that is shared.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, end, u32::MAX, CLOSE_RANGE_UNSHARE) };
+    Errno::result(r).map(drop)
 }
 
 fn spawn_old(child: impl FnOnce() -> i32) -> Result<Child> {
