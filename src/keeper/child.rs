@@ -9,7 +9,7 @@ use super::{
     step::{ALONE, Failure, Step},
 };
 use crate::{
-    plan::{EnvFile, Identity, Job, Reload, ServiceSpec, Stderr, Stdout, image::Image},
+    plan::{EnvFile, Identity, Job, Reload, ServiceSpec, Stderr, Stdout},
     sys::{Errno, caps, cgroup, fd, file, identity, limits, prctl, process, signal},
 };
 use std::{
@@ -25,8 +25,8 @@ const NOT_EXECED: i32 = 127;
 
 /// What the child is to become, and what the keeper prepared for it.
 pub(super) struct Birth<'a> {
-    pub(super) image: &'a [u8],
-    pub(super) entry: u32,
+    /// Decoded before the fork: the child would pay for each page that doing so touches.
+    pub(super) spec: &'a ServiceSpec,
     pub(super) role: Role,
     /// Write ends for a main process, read ends for a job.
     pub(super) stdout: Option<BorrowedFd<'a>>,
@@ -67,12 +67,12 @@ fn steps(birth: &Birth<'_>) -> Result<Infallible, Failure> {
     // The keeper gave all others their default action when it began, and handlers end with exec.
     signal::set_default(signal::SIGPIPE);
     signal::unblock_all().map_err(|e| Failure::call(Step::Session, e, ""))?;
-    let spec = own_entry(birth)?;
-    stdio(birth, &spec)?;
+    let spec = birth.spec;
+    stdio(birth, spec)?;
     process::setsid().map_err(|e| Failure::call(Step::Session, e, ""))?;
     join(birth)?;
-    let env = environment(birth, &spec)?;
-    set_limits(birth, &spec)?;
+    let env = environment(birth, spec)?;
+    set_limits(birth, spec)?;
     process::umask(spec.launch.umask);
     if let Some(who) = &spec.launch.identity {
         take_on(who)?;
@@ -84,13 +84,7 @@ fn steps(birth: &Birth<'_>) -> Result<Infallible, Failure> {
     file::change_dir(directory)
         .map_err(|e| Failure::call(Step::Directory, e, directory.display().to_string()))?;
     fd::cloexec_from(3).map_err(|e| Failure::call(Step::Descriptors, e, ""))?;
-    exec::exec(birth.status, &command(birth.role, spec), &env)
-}
-
-fn own_entry(birth: &Birth<'_>) -> Result<ServiceSpec, Failure> {
-    Image::new(birth.image)
-        .and_then(|image| image.service(birth.entry))
-        .map_err(|e| Failure::ours(Step::Plan, "", e.to_string()))
+    exec::exec(birth.status, command(birth.role, spec), &env)
 }
 
 fn stdio(birth: &Birth<'_>, spec: &ServiceSpec) -> Result<(), Failure> {
@@ -209,13 +203,13 @@ fn take_on(who: &Identity) -> Result<(), Failure> {
     Ok(())
 }
 
-fn command(role: Role, spec: ServiceSpec) -> Vec<String> {
+fn command(role: Role, spec: &ServiceSpec) -> &[String] {
     match role {
-        Role::Main => spec.launch.argv,
-        Role::Job { job: Job::Stop, .. } => spec.stop.command,
-        Role::Job { job: Job::Reload, .. } => match spec.reload {
+        Role::Main => &spec.launch.argv,
+        Role::Job { job: Job::Stop, .. } => &spec.stop.command,
+        Role::Job { job: Job::Reload, .. } => match &spec.reload {
             Reload::Command(argv) => argv,
-            Reload::Signal(_) => Vec::new(),
+            Reload::Signal(_) => &[],
         },
     }
 }

@@ -13,7 +13,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    plan::{Generation, Name, RunId},
+    plan::{Generation, Name, RunId, ServiceSpec},
     sys::{
         self, Errno, cgroup, clock, fd, file,
         poll::Interest,
@@ -58,18 +58,17 @@ impl Keeper {
     ) -> Result<(), Failure> {
         let plan = |why: String| Failure::ours(Step::Plan, format!(" of {service}"), why);
         let held = self.plans.get(generation).ok_or_else(|| plan("that plan is not held any more".into()))?;
-        let outline = held.outline(entry).map_err(plan)?;
-        if outline.name != service {
-            return Err(plan(format!("entry {entry} is {}", outline.name)));
+        let spec = held.spec(entry).map_err(plan)?;
+        if spec.name != service {
+            return Err(plan(format!("entry {entry} is {}", spec.name)));
         }
-        let (wants_out, wants_err) = child::captured(outline.launch.stdout, outline.launch.stderr);
+        let (wants_out, wants_err) = child::captured(spec.launch.stdout, spec.launch.stderr);
         let pipe = |wanted: bool| wanted.then(log_pipe).transpose();
         let (stdout, stderr) = (pipe(wants_out)?, pipe(wants_err)?);
         let invocation = invocation().map_err(|e| Failure::call(Step::Fork, e, ""))?;
         let mut tree = self.plant(&service, id, &invocation)?;
         let made = self.give_birth(
-            generation,
-            entry,
+            &spec,
             Role::Main,
             &invocation,
             &tree,
@@ -122,17 +121,13 @@ impl Keeper {
     /// Forks a child that becomes the service (or a job of it) and tells on the status pipe how it went.
     pub(super) fn give_birth(
         &mut self,
-        generation: Generation,
-        entry: u32,
+        spec: &ServiceSpec,
         role: Role,
         invocation: &str,
         tree: &Tree,
         pipes: [Option<&OwnedFd>; 2],
     ) -> Result<(Child, OwnedFd, Option<usize>), Failure> {
         let failed = |step| move |e| Failure::call(step, e, "");
-        let Some(held) = self.plans.get(generation) else {
-            return Err(Failure::ours(Step::Plan, "", "that plan is not held any more"));
-        };
         let (status, write_end) = fd::pipe().map_err(failed(Step::Pipe))?;
         fd::set_nonblocking(status.as_fd(), true).map_err(failed(Step::Pipe))?;
         let pipes = pipes.map(|p| p.map(AsFd::as_fd));
@@ -144,8 +139,7 @@ impl Keeper {
             _ => None,
         };
         let mut birth = Birth {
-            image: &held.image,
-            entry,
+            spec,
             role,
             stdout: pipes[0],
             stderr: pipes[1],

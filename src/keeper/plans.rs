@@ -1,13 +1,12 @@
-//! The plans that are held: each a sealed memfd that nobody can change, mapped once. The keeper reads of an
-//! entry only what it needs to make pipes; the rest is read by the child that becomes the service.
+//! The plans that are held: each a sealed memfd that nobody can change, mapped once. An entry is decoded when it
+//! is launched and forgotten again: the keeper stays small, and cheap to fork.
 
 #![forbid(unsafe_code)]
 
 use crate::{
-    plan::{DaemonSpec, Generation, Name, Stderr, Stdout, image::Image},
+    plan::{DaemonSpec, Generation, ServiceSpec, image::Image},
     sys::{self, memory::Mapping},
 };
-use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
@@ -32,20 +31,6 @@ pub(super) struct Held {
     dropped: bool,
 }
 
-/// What the keeper itself reads of an entry.
-#[derive(Debug, Deserialize)]
-pub(super) struct Outline {
-    pub(super) name: Name,
-    pub(super) launch: Routing,
-}
-
-/// Where a service's output goes.
-#[derive(Debug, Deserialize)]
-pub(super) struct Routing {
-    pub(super) stdout: Stdout,
-    pub(super) stderr: Stderr,
-}
-
 impl Held {
     /// Takes what a loader left behind; the error is a clause for people.
     pub(super) fn accept(fd: OwnedFd) -> Result<(Held, DaemonSpec), String> {
@@ -55,9 +40,9 @@ impl Held {
         Ok((Held { fd: Rc::new(fd), image, dropped: false }, spec))
     }
 
-    /// The outline of an entry; the error is a clause for people.
-    pub(super) fn outline(&self, entry: u32) -> Result<Outline, String> {
-        Image::new(&self.image).and_then(|i| i.service_as(entry)).map_err(|e| e.to_string())
+    /// An entry; the error is a clause for people.
+    pub(super) fn spec(&self, entry: u32) -> Result<ServiceSpec, String> {
+        Image::new(&self.image).and_then(|i| i.service(entry)).map_err(|e| e.to_string())
     }
 }
 

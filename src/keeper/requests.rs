@@ -159,10 +159,11 @@ impl Keeper {
             return Err("the main process is not running".into());
         };
         let role = Role::Job { job, main: run.pid };
-        let (generation, entry, invocation) = (run.generation, run.entry, run.invocation.clone());
+        let held = self.plans.get(run.generation).ok_or("its plan is not held any more")?;
+        let (spec, invocation) = (held.spec(run.entry)?, run.invocation.clone());
         let (tree, stdout, stderr) = (run.tree.clone(), run.stdout.clone(), run.stderr.clone());
         let (child, status, _) = self
-            .give_birth(generation, entry, role, &invocation, &tree, [stdout.as_deref(), stderr.as_deref()])
+            .give_birth(&spec, role, &invocation, &tree, [stdout.as_deref(), stderr.as_deref()])
             .map_err(|failure| failure.sentence())?;
         let owner = Owner::Job(id, job);
         self.pids.insert(child.pid, owner);

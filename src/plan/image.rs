@@ -1,8 +1,8 @@
 //! A plan as bytes, for a sealed memfd that keeper, its children and the manager all map.
 //!
 //! Layout: magic, then little-endian u32: format, number of services; then per part (daemon, warnings, each
-//! service) an (offset, length) pair of u32; then the parts as JSON. The keeper's children read just their
-//! own part, so that the keeper itself never holds the plan in its heap and stays cheap to fork.
+//! service) an (offset, length) pair of u32; then the parts as JSON. The keeper reads just the part of what it
+//! launches, so that it never holds the plan in its heap and stays cheap to fork.
 //! No file is touched here.
 
 use super::{DaemonSpec, Plan, ServiceSpec};
@@ -86,11 +86,6 @@ impl<'a> Image<'a> {
 
     /// The service at this index of [`Plan::services`].
     pub fn service(&self, index: u32) -> Result<ServiceSpec, ImageError> {
-        self.service_as(index)
-    }
-
-    /// The service at this index, as a type that knows only some of its fields.
-    pub fn service_as<T: DeserializeOwned>(&self, index: u32) -> Result<T, ImageError> {
         if index >= self.services {
             return Err(ImageError::Damaged(format!("there is no entry {index}")));
         }
