@@ -136,8 +136,11 @@ impl Oracle {
     pub fn apply(&mut self, old: &Plan, new: &Plan) {
         self.budget = Some(new.daemon.restart_budget);
         self.automatic.clear();
-        for past in self.past.values_mut() {
+        for (name, past) in &mut self.past {
             past.touch();
+            // What is bound anew is bound to what runs then.
+            let still = |to: &Name| new.find(name.as_str()).is_some_and(|s| s.binds_to.contains(to));
+            past.bound.retain(|(to, _)| still(to));
         }
         for s in &old.services {
             if new.find(s.name.as_str()).is_none() {
@@ -196,7 +199,6 @@ impl Oracle {
 
     /// Nobody knows any more whether its end was told, nor how it wanted to be stopped when it was launched.
     pub fn claimed(&mut self, run: RunId) {
-        self.exits.remove(&run);
         self.claimed.insert(run);
     }
 
@@ -318,7 +320,8 @@ impl Oracle {
             }
             Effect::Emit(n) if n.kind == NoticeKind::Exit => {
                 let run = n.run.expect("an exit of no run");
-                assert!(self.exits.insert(run), "the exit of run {run} was reported twice");
+                let first = self.exits.insert(run);
+                assert!(first || self.claimed.contains(&run), "the exit of run {run} was reported twice");
                 assert_eq!(n.exit, kernel.runs[&run.0].exit, "an invented exit of run {run}");
             }
             Effect::Emit(n) if n.kind == NoticeKind::LaunchFailed && n.message.contains("within 1m") => {
