@@ -5,7 +5,8 @@ use crate::plan;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// Failures remembered at most, so that a saved state always fits a packet.
+/// Failures remembered at most, so that a saved state always fits a packet. A breaker that wants more never
+/// opens.
 const KEPT: usize = 1024;
 
 /// The failures of one service that still count, and whether they were too many.
@@ -21,10 +22,14 @@ pub(super) struct Breaker {
 impl Breaker {
     /// Counts a failure; true where the service is (or still is) in a crash loop.
     pub(super) fn fail(&mut self, spec: &plan::Breaker, at: Time) -> bool {
+        let needed = usize::try_from(spec.failures).unwrap_or(usize::MAX).max(1);
+        if needed > KEPT {
+            self.recent.clear();
+            return self.open;
+        }
         while self.recent.front().is_some_and(|t| *t + spec.within <= at) {
             self.recent.pop_front();
         }
-        let needed = usize::try_from(spec.failures).unwrap_or(KEPT).clamp(1, KEPT);
         while self.recent.len() >= needed {
             self.recent.pop_front();
         }
@@ -50,6 +55,14 @@ mod tests {
     use crate::plan::Millis;
 
     const SPEC: plan::Breaker = plan::Breaker { failures: 3, within: Millis(1000), retry_every: None };
+
+    #[test]
+    fn one_that_wants_more_than_is_remembered_never_opens() {
+        let spec = plan::Breaker { failures: 1025, ..SPEC };
+        let mut b = Breaker::default();
+        assert!((0..3000).all(|_| !b.fail(&spec, Time(1))));
+        assert!(b.is_clean());
+    }
 
     #[test]
     fn slow_failures_never_open_it() {

@@ -12,7 +12,7 @@ use crate::{
     keeper::protocol::{News, NoteLevel, Request, Up},
     logs::{self, Report},
     machine::{Effect, Event, Fact, Machine, ServiceId, Time, Wish},
-    plan::{Generation, Name, RunId},
+    plan::{Exit, Generation, Name, RunId},
     sys,
 };
 use std::{
@@ -99,6 +99,7 @@ impl Actor {
         for fact in handed.facts {
             self.news(fact);
         }
+        self.give_up_lost();
         if handed.hello.managers_before == 0 {
             let effects = self.machine.begin(now());
             self.perform(effects);
@@ -106,6 +107,17 @@ impl Actor {
         self.step(Event::Tick);
         if let Some(force) = handed.hello.shutdown {
             self.step(Event::Wish(Wish::Shutdown { force }));
+        }
+    }
+
+    /// A run that the last manager knew and the keeper does not hold is over, and nobody can say how.
+    fn give_up_lost(&mut self) {
+        let run_of = |id| self.machine.view(id).run;
+        let lost: Vec<RunId> =
+            self.machine.ids().filter_map(run_of).filter(|run| !self.runs.contains_key(run)).collect();
+        for run in lost {
+            let exit = Exit::Unknown;
+            self.step(Event::Fact(Fact::Exited { run, exit, leftovers: false, at: now() }));
         }
     }
 
