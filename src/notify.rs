@@ -47,6 +47,11 @@ impl Upward {
         Upward { socket, watchdog }
     }
 
+    /// Whether anybody listens.
+    pub fn heard(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// READY=1: loaded, or reloaded.
     pub fn ready(&self) {
         self.send(&[NotifyState::Ready]);

@@ -26,6 +26,7 @@ const LOOK_AGAIN_MS: u64 = 50;
 impl Keeper {
     /// Reaps every child that has ended.
     pub(super) fn reap(&mut self) {
+        let mut first = true;
         while let Ok(Some(pid)) = reap::peek() {
             match self.pids.remove(&pid) {
                 Some(Owner::Main(id)) => self.main_ended(id),
@@ -34,6 +35,10 @@ impl Keeper {
                 Some(Owner::Loader) => self.loader_ended(),
                 // A descendant whose parent went first.
                 None => drop(reap::reap_orphan(pid)),
+            }
+            // Where there is only one, the manager need not wait until all children have been looked at.
+            if std::mem::take(&mut first) {
+                self.flush();
             }
         }
     }

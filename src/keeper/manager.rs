@@ -57,6 +57,7 @@ impl Keeper {
             last_run: self.last_run,
             managers_before,
             shutdown: self.shutdown.map(|s| s.force),
+            status_wanted: self.up.heard(),
             cgroup: self.base.as_ref().map(|b| b.path.display().to_string()),
             degraded: self.degraded.clone(),
         }));

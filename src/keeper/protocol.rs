@@ -151,6 +151,8 @@ pub struct Hello {
     pub managers_before: u32,
     /// An orderly stop was asked for already.
     pub shutdown: Option<bool>,
+    /// Somebody listens to [`Up::Status`].
+    pub status_wanted: bool,
     /// How runs are held, and where: the cgroup folder, or `None` for process groups.
     pub cgroup: Option<String>,
     /// One sentence per guarantee this host cannot give.

@@ -308,6 +308,8 @@ impl Actor {
     pub(super) fn end_turn(&mut self) {
         self.link.send(std::mem::take(&mut self.outbox));
         self.publish();
+        // How things stand now, for systemd.
+        self.link.send(std::mem::take(&mut self.outbox));
     }
 
     fn publish(&mut self) {
@@ -327,6 +329,9 @@ impl Actor {
         };
         let plan = self.plans.current();
         self.publisher.publish(&self.machine, &plan, self.plans.generation().0, state);
+        if !self.publisher.status_wanted() {
+            return;
+        }
         let line = status_line(&self.machine.counts());
         if line != self.status_line {
             self.tell(Request::Notify(Up::Status(line.clone())));

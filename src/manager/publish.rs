@@ -32,6 +32,11 @@ impl Publisher {
         Publisher { views: BTreeMap::new(), snapshot, events, hello, began_ms }
     }
 
+    /// Whether systemd wants to know how things stand.
+    pub(super) fn status_wanted(&self) -> bool {
+        self.hello.status_wanted
+    }
+
     /// Renews the view of a service.
     pub(super) fn update(&mut self, machine: &Machine, id: ServiceId, logs: &logs::Engine) {
         let v = machine.view(id);

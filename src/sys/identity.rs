@@ -57,7 +57,20 @@ pub fn gids() -> Result<Three> {
 
 /// Our supplementary groups, sorted.
 pub fn groups() -> Result<Vec<u32>> {
-    let mut groups: Vec<u32> = nix::unistd::getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect();
-    groups.sort_unstable();
-    Ok(groups)
+    // Not nix's, which opens a file in /proc first to learn how many there can be.
+    let mut groups = vec![0u32; 32];
+    loop {
+        let room = i32::try_from(groups.len()).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the buffer has room for that many groups.
+        match Errno::result(unsafe { libc::getgroups(room, groups.as_mut_ptr()) }) {
+            Ok(count) => {
+                groups.truncate(usize::try_from(count).unwrap_or(0));
+                groups.sort_unstable();
+                return Ok(groups);
+            }
+            // There are more.
+            Err(Errno::EINVAL) if groups.len() < 65_536 => groups.resize(65_536, 0),
+            Err(e) => return Err(e),
+        }
+    }
 }
