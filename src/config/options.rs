@@ -108,7 +108,8 @@ impl Options {
             runtime_dir: runtime,
             log_dir: state.join("log"),
             state_dir: state,
-            ..Options::system(me, databases)
+            // What keepd was started with is what its services get: HOME, and where they begin.
+            ..Options::system(Account { home, ..me }, databases)
         }
     }
 }
