@@ -90,8 +90,8 @@ impl Tree {
         }
     }
 
-    /// Whether nothing of it is left once its main process is reaped. A cgroup is removed to find out: that
-    /// costs a third of asking first.
+    /// Whether nothing of it is left once its main process is reaped. A cgroup is removed to find out: one
+    /// call instead of the four of asking first.
     pub(super) fn dissolve(&self) -> bool {
         let removed = match self {
             Tree::Cgroup { .. } => self.remove().is_ok(),
