@@ -1,10 +1,10 @@
 //! Low descriptor numbers for what a child needs of the keeper's.
 //!
 //! The keeper holds descriptors of every run. A child that inherits them all pays for each of them twice, at
-//! the fork and at the exec: with a thousand services a seventh of the time of a launch went into closing alone
-//! (perf, Linux 6.18). So a child is forked with the keeper's table and at once takes a table of its own with the low numbers only
-//! ([`process::spawn_narrow`]). Until it says so, the numbers that it needs must not change: they are a slot,
-//! and the slot is free again once the child has said that it does not share any more.
+//! the fork and at the exec: with a thousand services a seventh of the time of a launch went into closing
+//! alone (perf, Linux 6.18). So a child is forked with the keeper's table and at once takes a table of its own
+//! with the low numbers only ([`process::spawn_narrow`]). Until it says so, the numbers that it needs must not
+//! change: they are a slot, and the slot is free again once the child has said that it does not share any more.
 
 #![forbid(unsafe_code)]
 
