@@ -174,7 +174,8 @@ pub struct PlanReport {
     pub added: Vec<String>,
     pub removed: Vec<String>,
     pub changed: Vec<ChangedService>,
-    /// Differences of `[daemon]` and `[api]`; they take effect when keepd is next started.
+    /// Differences of `[daemon]` and `[api]`. Start slots, restart budget and shutdown timeout hold at once, the
+    /// rest when keepd or its manager is next started.
     pub daemon: Vec<ChangedField>,
     pub warnings: Vec<String>,
     /// Of an apply: what became of the services that it touched.

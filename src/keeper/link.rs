@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    protocol::{FDS_MAX, News, NoteLevel, PACKET_MAX, Request, Turn},
+    protocol::{News, NoteLevel, PACKET_MAX, Request, Turn},
     state::{Keeper, TOKEN_MANAGER},
 };
 use crate::sys::{Errno, clock, packet, pidfd, poll::Interest, process::Child, signal};
@@ -53,8 +53,8 @@ struct Message {
 fn gather(out: &VecDeque<Message>) -> (Vec<u8>, Vec<BorrowedFd<'_>>, usize) {
     let (mut bytes, mut fds, mut count) = (vec![b'['], Vec::new(), 0);
     for message in out {
-        let fits =
-            bytes.len() + message.bytes.len() + 1 < PACKET_MAX && fds.len() + message.fds.len() <= FDS_MAX;
+        let fits = bytes.len() + message.bytes.len() + 1 < PACKET_MAX
+            && fds.len() + message.fds.len() <= packet::FDS_MAX;
         if count > 0 {
             if !fits {
                 break;

@@ -9,8 +9,6 @@ use serde::{Deserialize, Serialize};
 
 /// Longest packet either side sends.
 pub const PACKET_MAX: usize = 128 * 1024;
-/// Most descriptors that come with one packet.
-pub const FDS_MAX: usize = 64;
 /// The descriptor on which `keepd manage` finds its socket.
 pub const MANAGER_FD: i32 = 3;
 /// The descriptor on which `keepd load` finds the memfd for its result.

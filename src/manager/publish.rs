@@ -20,16 +20,14 @@ pub(super) struct Publisher {
     pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(super) events: Arc<EventLog>,
     hello: Hello,
-    began_ms: u64,
 }
 
 impl Publisher {
     pub(super) fn new(hello: Hello) -> Publisher {
-        let began_ms = hello.began_ms;
         // Numbers rise over restarts of the manager too, so that `Last-Event-ID` never means another event.
         let events = Arc::new(EventLog::new((u64::from(hello.managers_before) << 40) + 1));
         let snapshot = watch::Sender::new(Arc::default());
-        Publisher { views: BTreeMap::new(), snapshot, events, hello, began_ms }
+        Publisher { views: BTreeMap::new(), snapshot, events, hello }
     }
 
     /// Whether systemd wants to know how things stand.
@@ -104,7 +102,12 @@ impl Publisher {
         };
         let services = self.views.values().cloned().collect();
         let ready = state == "running" || state == "reloading";
-        self.snapshot.send_replace(Arc::new(Snapshot { status, began_ms: self.began_ms, ready, services }));
+        self.snapshot.send_replace(Arc::new(Snapshot {
+            status,
+            began_ms: self.hello.began_ms,
+            ready,
+            services,
+        }));
     }
 
     /// Tells the event stream and the daemon's own log.
