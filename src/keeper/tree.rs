@@ -73,10 +73,18 @@ impl Tree {
         worst
     }
 
+    /// Its folder below the base, where it is a cgroup.
+    pub(super) fn cgroup(&self) -> Option<&str> {
+        match self {
+            Tree::Cgroup { name, .. } => Some(name),
+            Tree::Group { .. } => None,
+        }
+    }
+
     /// The file that changes when the tree becomes empty.
     pub(super) fn events(&self) -> Option<PathBuf> {
         match self {
-            Tree::Cgroup { base, name, .. } => Some(base.path.join(name).join("cgroup.events")),
+            Tree::Cgroup { base, name, .. } => Some(base.at.path.join(name).join("cgroup.events")),
             Tree::Group { .. } => None,
         }
     }
