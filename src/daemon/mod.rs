@@ -49,7 +49,7 @@ fn keep(mut args: ConfigArgs) -> i32 {
         keeper::run(keeper::Config {
             loader_argv: args.to_argv("load"),
             manager_argv: args.to_argv("manage"),
-            launcher_argv: vec!["keepd".into(), "launch".into()],
+            launcher_argv: args.to_argv("launch"),
             ready_fd,
         })
         .0

@@ -33,19 +33,22 @@ const INTERNAL: i32 = 70;
 
 /// Is a launcher until the keeper closes its socket; the status to exit with.
 pub(super) fn run() -> i32 {
-    match serve() {
-        Ok(()) => 0,
-        Err((what, e)) => {
-            complain(&format!("a launcher ends: {what}: {}", sys::describe(e)));
-            INTERNAL
-        }
-    }
+    let Ok(socket) = fd::inherited(LAUNCHER_FD) else {
+        complain("a launcher is started by keepd, which gives it a socket");
+        return INTERNAL;
+    };
+    let Err((what, e)) = serve(&socket) else { return 0 };
+    let broken = Report::Broken { why: format!("{what}: {}", sys::describe(e)) };
+    // Whether or not the keeper can still hear it.
+    let _ = serde_json::to_vec(&broken).map(|bytes| packet::send(socket.as_fd(), &bytes, &[]));
+    INTERNAL
 }
 
-fn serve() -> Result<(), (&'static str, Errno)> {
+fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
     let at = |what: &'static str| move |e: Errno| (what, e);
-    let socket = fd::inherited(LAUNCHER_FD).map_err(at("its socket"))?;
     signal::ignore(signal::SIGPIPE);
+    // Nobody's terminal is to be held by it.
+    fd::stdio_to_null().map_err(at("/dev/null"))?;
     let proof = SingleThread::check().ok_or(("it is not alone in its process", Errno::EBUSY))?;
     let mut poll = Poll::new(1).map_err(at("its event loop"))?;
     poll.add(socket.as_fd(), Interest::Read, 0).map_err(at("its event loop"))?;

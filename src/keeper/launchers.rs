@@ -6,6 +6,7 @@
 use super::{
     order::{LAUNCHER_FD, Order, PACKET_MAX, Report},
     own::{self, Own},
+    protocol::NoteLevel,
     state::{Keeper, Owner, TOKEN_LAUNCHER},
     step::{Failure, Step},
 };
@@ -239,6 +240,11 @@ impl Keeper {
                 return false;
             }
         };
+        if let Some((Report::Broken { why }, _)) = &report {
+            let text = format!("a launcher has ended: {why}");
+            self.note(NoteLevel::Error, text);
+            return false;
+        }
         let busy = launcher.busy.take();
         let (Some((report, fds)), Some(Busy { errand, since: _, ended })) = (report, busy) else {
             return false;
@@ -248,7 +254,7 @@ impl Keeper {
             (Report::Launched { pid, .. }, Errand::Job(id, job)) => self.job_launched(id, job, pid, ended),
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
             (Report::Removed { failed }, Errand::Remove(_)) => self.not_removed(&failed),
-            (Report::Launched { .. } | Report::Removed { .. }, _) => {}
+            (Report::Launched { .. } | Report::Removed { .. } | Report::Broken { .. }, _) => {}
         }
         true
     }

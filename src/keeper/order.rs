@@ -69,6 +69,8 @@ pub(super) enum Report {
     Launched { pid: i32, pipes: (bool, bool) },
     /// It could not. `pid`: the child that found out and is gone, 0 where there was none.
     Failed { pid: i32, failure: Failure },
+    /// The launcher cannot go on, and ends; a clause for people.
+    Broken { why: String },
     /// What could not be removed, and why.
     Removed { failed: Vec<(String, i32)> },
 }

@@ -1,5 +1,5 @@
-//! Starting keepd's own other roles from the running binary (/proc/self/exe): loader, launchers and manager. The manager
-//! gives up every right that it does not need before it runs a line of its own.
+//! Starting keepd's own other roles from the running binary (/proc/self/exe): loader, launchers and manager.
+//! The manager gives up every right that it does not need before it runs a line of its own.
 
 #![forbid(unsafe_code)]
 
