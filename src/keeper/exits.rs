@@ -63,7 +63,7 @@ impl Keeper {
             Phase::Failed { .. } => return self.launch_failed(id),
             Phase::Launching { .. } | Phase::Ended(_) => at_ms,
         };
-        let leftovers = !run.tree.dissolve();
+        let leftovers = run.tree.populated(true) != Ok(false);
         run.phase = Phase::Ended(End { started_ms, exit, leftovers, at_ms, usage, empty: !leftovers });
         self.tell(News::Exited { run: id, exit, leftovers, at_ms, usage });
         if leftovers {
@@ -123,7 +123,7 @@ impl Keeper {
         self.emptied(id);
     }
 
-    /// Nothing is left of a run: what was for watching and killing it goes, and its cgroup.
+    /// Nothing is left of a run: what was for watching and killing it goes, and soon its cgroup.
     fn emptied(&mut self, id: RunId) {
         self.restless.remove(&id);
         let Some(run) = self.runs.get_mut(&id) else { return };
@@ -132,8 +132,7 @@ impl Keeper {
             self.watches.remove(watch);
             self.watched.remove(&watch);
         }
-        // Where it is still in use for a moment, the release tries again.
-        let _ = run.tree.remove();
+        self.remains.extend(run.tree.take_remains());
     }
 
     /// Kills a run until nothing of it is left.

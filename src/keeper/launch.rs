@@ -21,6 +21,11 @@ use crate::{
 };
 use std::{fmt::Write, os::fd::OwnedFd, rc::Rc};
 
+/// Cgroups whose removal is not worth the way to a launcher.
+const FEW: usize = 4;
+/// Cgroups that one launcher removes at a time: that takes it about a millisecond.
+const MANY: usize = 32;
+
 /// A plan that the launcher may have to be given, the order, and the descriptors that go with that.
 pub(super) type Sendable = (Option<(Generation, Rc<OwnedFd>)>, Order, Vec<Rc<OwnedFd>>);
 
@@ -171,6 +176,17 @@ impl Keeper {
         self.tell(News::JobEnded { run: id, job, why });
     }
 
+    /// Removes cgroups of runs that are over: few at once, many by way of launchers.
+    pub(super) fn clear_away(&mut self) {
+        let remains = std::mem::take(&mut self.remains);
+        if remains.len() <= FEW {
+            return remains.iter().for_each(|name| self.remove_late(name));
+        }
+        for some in remains.chunks(MANY) {
+            self.send_out(Errand::Remove(some.to_vec()));
+        }
+    }
+
     /// Cgroups that a launcher could not remove.
     pub(super) fn not_removed(&mut self, failed: &[(String, i32)]) {
         for (name, _) in failed {
@@ -178,7 +194,7 @@ impl Keeper {
         }
     }
 
-    /// Removes the cgroup of a run that is forgotten already.
+    /// Removes the empty cgroup of a run, which may be forgotten already.
     pub(super) fn remove_late(&mut self, name: &str) {
         if let Some(Err(e)) = self.base.as_ref().map(|base| base.remove(name)) {
             self.warn(&format!("cannot remove the cgroup {name}"), e);

@@ -5,7 +5,7 @@
 
 use super::{
     launchers::Errand,
-    protocol::{NoteLevel, Request, Up},
+    protocol::{Kept, NoteLevel, Request, Up},
     run::{JobState, Phase},
     state::Keeper,
 };
@@ -76,9 +76,9 @@ impl Keeper {
         }
     }
 
-    fn remember(&mut self, service: Name, state: String) {
+    fn remember(&mut self, service: Name, state: Kept) {
         self.forget(&service);
-        let size = service.as_str().len() + state.len();
+        let size = service.as_str().len() + state.as_str().len();
         if self.remembered_size + size > REMEMBERED_MAX {
             return self.note(NoteLevel::Error, format!("cannot remember the state of {service}: too much"));
         }
@@ -88,7 +88,7 @@ impl Keeper {
 
     fn forget(&mut self, service: &Name) {
         if let Some(state) = self.remembered.remove(service) {
-            self.remembered_size -= service.as_str().len() + state.len();
+            self.remembered_size -= service.as_str().len() + state.as_str().len();
         }
     }
 

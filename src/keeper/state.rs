@@ -9,7 +9,7 @@ use super::{
     link::Link,
     loader::Loading,
     plans::Plans,
-    protocol::{News, NoteLevel},
+    protocol::{Kept, News, NoteLevel},
     run::Run,
 };
 use crate::{
@@ -84,7 +84,9 @@ pub(super) struct Keeper {
     /// Runs that are looked at on a timer: they are being killed, or nothing else tells when they are empty.
     pub(super) restless: BTreeSet<RunId>,
     pub(super) look_at: u64,
-    pub(super) remembered: BTreeMap<Name, String>,
+    /// Empty cgroups that are to be removed once the manager has been told why.
+    pub(super) remains: Vec<String>,
+    pub(super) remembered: BTreeMap<Name, Kept>,
     /// Bytes of those.
     pub(super) remembered_size: usize,
     pub(super) link: Link,
@@ -136,6 +138,7 @@ impl Keeper {
             pids: HashMap::new(),
             restless: BTreeSet::new(),
             look_at: 0,
+            remains: Vec::new(),
             remembered: BTreeMap::new(),
             remembered_size: 0,
             link: Link::default(),
@@ -167,6 +170,7 @@ impl Keeper {
 
     fn turn(&mut self) -> sys::Result<()> {
         self.flush();
+        self.clear_away();
         let now = clock::boottime_ms();
         let timeout = if self.link.has_requests() {
             Some(0)

@@ -98,14 +98,12 @@ impl Tree {
         }
     }
 
-    /// Whether nothing of it is left once its main process is reaped. A cgroup is removed to find out: one
-    /// call instead of the four of asking first.
-    pub(super) fn dissolve(&self) -> bool {
-        let removed = match self {
-            Tree::Cgroup { .. } => self.remove().is_ok(),
-            Tree::Group { .. } => false,
-        };
-        removed || self.populated(true) == Ok(false)
+    /// What is to be removed of it, for somebody else to do so; once.
+    pub(super) fn take_remains(&self) -> Option<String> {
+        match self {
+            Tree::Cgroup { name, removed, .. } if !removed.replace(true) => Some(name.clone()),
+            Tree::Cgroup { .. } | Tree::Group { .. } => None,
+        }
     }
 
     fn pids(&self, reaped: bool) -> Vec<i32> {

@@ -5,7 +5,7 @@ use crate::{
     rig::{Rig, Setup, alive, read_all, read_line, root, service, until},
 };
 use keepd::{
-    keeper::protocol::{News, NoteLevel, Pipes, Request},
+    keeper::protocol::{Kept, News, NoteLevel, Pipes, Request},
     plan::{Exit, Generation, Name, RunId},
     sys::{fd, memory::Mapping},
 };
@@ -75,7 +75,10 @@ fn a_new_manager_is_told_everything() {
     rig.exited(dead);
     let (left, _, _) = rig.started("left");
     rig.exited(left);
-    let remember = |s: &str, t: &str| Request::Remember { service: Name::new(s), state: t.into() };
+    let remember = |s: &str, t: &str| Request::Remember {
+        service: Name::new(s),
+        state: Kept::new(format!("{{\"is\":\"{t}\"}}")).unwrap(),
+    };
     rig.send(&[remember("live", "old"), remember("dead", "x"), remember("live", "new")]);
     rig.send(&[Request::Forget { service: Name::new("dead") }]);
     rig.news_so_far();
@@ -102,7 +105,7 @@ fn a_new_manager_is_told_everything() {
             News::Exited { run, exit, leftovers, .. } => {
                 facts.push(format!("exited {run} {exit:?} {leftovers}"));
             }
-            News::Remembered { service, state } => facts.push(format!("{service} {state}")),
+            News::Remembered { service, state } => facts.push(format!("{service} {}", state.as_str())),
             News::Plan { .. } => {}
             other => panic!("{other:?}"),
         }
@@ -110,7 +113,7 @@ fn a_new_manager_is_told_everything() {
     assert_eq!(
         facts,
         [
-            "live new".to_owned(),
+            r#"live {"is":"new"}"#.to_owned(),
             format!("run {live}"),
             format!("started {live}"),
             format!("run {dead}"),
