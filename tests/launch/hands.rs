@@ -283,7 +283,7 @@ fn many_at_once() {
         let news = rig.news_so_far();
         let started = news.iter().filter(|n| matches!(n, News::Started { .. })).count();
         assert_eq!(started, RUNS);
-        // A second launcher has a socket and a pidfd.
-        until("as many descriptors are open as before", || fds(&rig) <= idle + 2);
+        // Launchers that were started meanwhile have a socket and a pidfd each.
+        until("as many descriptors are open as before", || fds(&rig) <= idle + 4);
     }
 }
