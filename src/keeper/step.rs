@@ -57,7 +57,13 @@ impl Failure {
     pub(super) fn encode(&self, room: usize) -> Vec<u8> {
         // A character takes six bytes at worst.
         for longest in [usize::MAX, room / 16] {
-            let cut = |s: &str| s[..s.floor_char_boundary(longest)].to_owned();
+            let cut = |s: &str| {
+                let mut end = s.len().min(longest);
+                while !s.is_char_boundary(end) {
+                    end -= 1;
+                }
+                s[..end].to_owned()
+            };
             let short = Failure { object: cut(&self.object), cause: cut(&self.cause), ..*self };
             // These types have no map with keys that are not strings, which is all that could fail.
             let bytes = serde_json::to_vec(&short).unwrap_or_default();
