@@ -91,6 +91,11 @@ impl Launchers {
         self.again_at
     }
 
+    /// Whether a report is about to come.
+    pub(super) fn busy(&self) -> bool {
+        self.all.values().any(|l| l.busy.is_some())
+    }
+
     /// Those that do not hang; looked at only while something waits.
     fn prompt(&self, now: u64) -> usize {
         self.all.values().filter(|l| l.busy.as_ref().is_none_or(|b| now < b.since + SLOW_MS)).count()
