@@ -110,6 +110,8 @@ pub struct Identity {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// Names; none where it has whatever keepd itself has.
+    pub capabilities: Option<Vec<String>>,
     pub no_new_privileges: bool,
 }
 

@@ -12,6 +12,8 @@
 mod ends;
 #[path = "launch/hands.rs"]
 mod hands;
+#[path = "launch/identity.rs"]
+mod identity;
 #[path = "launch/rig.rs"]
 mod rig;
 #[path = "launch/steps.rs"]
@@ -35,7 +37,7 @@ fn main() {
         signal::ignore(signal);
     }
     let wanted: Vec<&String> = args[1..].iter().filter(|a| !a.starts_with('-')).collect();
-    let all = [steps::TESTS, trees::TESTS, hands::TESTS, ends::TESTS].concat();
+    let all = [steps::TESTS, identity::TESTS, trees::TESTS, hands::TESTS, ends::TESTS].concat();
     let given = |flag: &str| args.iter().any(|a| a == flag);
     if given("--list") {
         if given("--ignored") {

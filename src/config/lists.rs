@@ -2,11 +2,11 @@
 //! fit is reported at its own place.
 
 use super::{
-    schema::Kind,
+    schema::{Kind, closest},
     value::{Item, Raw, Reader, count, name_of},
     words,
 };
-use crate::plan::{ExitMatch, signal::parse_signal};
+use crate::plan::{Capabilities, ExitMatch, signal::parse_signal};
 use toml::de::DeValue;
 
 impl Reader<'_> {
@@ -103,6 +103,23 @@ impl Reader<'_> {
         (out.len() == table.len()).then_some(out)
     }
 
+    pub(super) fn capabilities(&mut self, raw: &Raw<'_>) -> Option<Capabilities> {
+        let names = self.items(raw)?;
+        let (mut set, mut known) = (Capabilities::default(), true);
+        for Item { text, at } in names {
+            if let Some(one) = Capabilities::named(&text) {
+                set = set.and(one);
+                continue;
+            }
+            known = false;
+            let near = closest(&text.to_ascii_uppercase(), Capabilities::known());
+            let hint = near.map_or(String::new(), |n| format!(", did you mean `{n}`?"));
+            let text = text.escape_debug();
+            self.problems.error(at, format!("`{}`: there is no capability \"{text}\"{hint}", self.path));
+        }
+        known.then_some(set)
+    }
+
     pub(super) fn exits(&mut self, raw: &Raw<'_>) -> Option<Vec<ExitMatch>> {
         let Some(array) = raw.as_ref().as_array() else {
             self.refuse(&Kind::Exits, raw, "");
@@ -126,5 +143,39 @@ impl Reader<'_> {
             }
         }
         (out.len() == array.len()).then_some(out)
+    }
+}
+
+/// `0-3,6`: sorted, each once, at least one.
+pub(super) fn cpus(text: &str) -> Result<Vec<u32>, String> {
+    /// Beyond what any kernel is built for.
+    const MOST: u32 = 8191;
+    let number = |text: &str| match text.trim().parse::<u32>() {
+        Ok(n) if n <= MOST => Ok(n),
+        _ => Err(format!("`{text}` is no number of a CPU")),
+    };
+    let mut out = std::collections::BTreeSet::new();
+    for part in text.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to) = (number(from)?, number(to)?);
+        if from > to {
+            return Err(format!("`{part}` goes backwards"));
+        }
+        out.extend(from..=to);
+    }
+    Ok(out.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cpus;
+
+    #[test]
+    fn cpus_are_numbers_and_ranges() {
+        assert_eq!(cpus("0"), Ok(vec![0]));
+        assert_eq!(cpus("3, 0-1,1"), Ok(vec![0, 1, 3]));
+        for text in ["", "a", "1-", "-1", "2-1", "0,,1", "8192", "0-99999999999"] {
+            assert!(cpus(text).is_err(), "{text}");
+        }
     }
 }

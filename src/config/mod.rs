@@ -17,6 +17,7 @@ mod getent;
 mod identity;
 mod lists;
 mod options;
+mod sandbox;
 mod schema;
 mod service;
 mod settings;

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Command,
     /// A whole number in this range.
     Count(u64, u64),
+    /// A whole number in this range, which may be negative.
+    Whole(i64, i64),
     /// A number in this range, kept in thousandths.
     Permille(u32, u32),
     /// A duration of at least so many milliseconds.
@@ -46,6 +48,10 @@ pub(super) enum Kind {
     Exits,
     /// File mode bits in octal.
     Mask,
+    /// An array of names of capabilities.
+    Capabilities,
+    /// Numbers of CPUs and ranges of them.
+    Cpus,
     /// A table of strings.
     Map,
     /// A resource limit with the kernel's number; true: in bytes.
@@ -159,20 +165,7 @@ pub(super) static SERVICE: &[Key] = &[
             "notify", "fd", "http", "tcp", "unix", "exec", "log", "interval", "timeout", "failures", "action",
         ]),
     ),
-    key(
-        "resources",
-        Future(&[
-            "memory-max",
-            "memory-high",
-            "cpu-max",
-            "cpu-weight",
-            "pids-max",
-            "io-weight",
-            "nice",
-            "oom-score-adjust",
-            "cpu-affinity",
-        ]),
-    ),
+    key("resources", Table(RESOURCES)),
     key("watch", Future(&["memory", "cpu", "for", "action"])),
     key("sockets", LEAF),
     key("rollout", Future(&["strategy", "max-unavailable", "canary", "observe", "on-failure"])),
@@ -212,9 +205,21 @@ pub(super) static LIMITS: &[Key] = &[
     key("limits.rttime", Limit(15, false)),
 ];
 
+static RESOURCES: &[Key] = &[
+    key("resources.memory-max", LEAF),
+    key("resources.memory-high", LEAF),
+    key("resources.cpu-max", LEAF),
+    key("resources.cpu-weight", LEAF),
+    key("resources.pids-max", LEAF),
+    key("resources.io-weight", LEAF),
+    key("resources.nice", Whole(-20, 19)),
+    key("resources.oom-score-adjust", Whole(-1000, 1000)),
+    key("resources.cpu-affinity", Cpus),
+];
+
 static SANDBOX: &[Key] = &[
     key("sandbox.no-new-privileges", Flag),
-    key("sandbox.capabilities", LEAF),
+    key("sandbox.capabilities", Capabilities),
     key("sandbox.private-tmp", LEAF),
     key("sandbox.read-only", LEAF),
     key("sandbox.writable", LEAF),

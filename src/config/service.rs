@@ -5,6 +5,7 @@ use super::{
     depends::{Services, names},
     diagnostic::{At, Problems},
     expand::{Vars, expand},
+    sandbox,
     schema::{Kind, LIMITS},
     settings::Settings,
     users::Account,
@@ -69,6 +70,7 @@ impl<'a> Service<'a> {
             problems.error(at, format!("`command` is missing: service `{}` has nothing to run", self.name));
         }
         checks::service(self, context.shutdown_timeout, problems);
+        sandbox::check(self, context.options.mode, identity, problems);
         let count = self.instances();
         let instances = names(self.name, count).into_iter().zip(0..);
         instances
@@ -188,6 +190,8 @@ impl Instance<'_, '_> {
             env_files: self.env_files(),
             limits: self.limits(),
             no_new_privileges: s.flag("sandbox.no-new-privileges"),
+            sandbox: sandbox::sandbox(self.service, identity),
+            scheduling: sandbox::scheduling(s),
             stdout: if s.choice("logs.stdout") == "discard" { Stdout::Discard } else { Stdout::Capture },
             stderr: match s.choice("logs.stderr") {
                 "separate" => Stderr::Separate,

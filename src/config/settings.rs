@@ -5,7 +5,7 @@ use super::{
     diagnostic::At,
     value::{Item, Value},
 };
-use crate::plan::{ExitMatch, LimitValue, Millis};
+use crate::plan::{Capabilities, ExitMatch, LimitValue, Millis};
 use std::collections::BTreeMap;
 
 /// One key that was written.
@@ -109,6 +109,27 @@ impl<'a> Settings<'a> {
     /// A count that the schema keeps within 32 bits, 0 where there is none.
     pub(super) fn small(&self, key: &str) -> u32 {
         self.count(key).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn whole(&self, key: &str) -> Option<i32> {
+        match self.entry(key)?.value {
+            Value::Whole(n) => i32::try_from(n).ok(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn capabilities(&self, key: &str) -> Option<Capabilities> {
+        match self.entry(key)?.value {
+            Value::Capabilities(set) => Some(set),
+            _ => None,
+        }
+    }
+
+    pub(super) fn cpus(&self, key: &str) -> &'a [u32] {
+        match self.entry(key) {
+            Some(Entry { value: Value::Cpus(cpus), .. }) => cpus,
+            _ => &[],
+        }
     }
 
     pub(super) fn permille(&self, key: &str) -> u32 {

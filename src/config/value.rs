@@ -3,10 +3,11 @@
 
 use super::{
     diagnostic::{At, Problems},
+    lists::cpus,
     schema::Kind,
 };
 use crate::plan::{
-    ExitMatch, LimitValue, Millis,
+    Capabilities, ExitMatch, LimitValue, Millis,
     signal::parse_signal,
     unit::{parse_duration, parse_size, size_text},
 };
@@ -28,6 +29,7 @@ pub(super) enum Value {
     Items(Vec<Item>),
     Map(Vec<(String, Item)>),
     Count(u64),
+    Whole(i64),
     Permille(u32),
     Time(Millis),
     Never,
@@ -35,6 +37,8 @@ pub(super) enum Value {
     Signal(i32),
     Exits(Vec<ExitMatch>),
     Mask(u32),
+    Capabilities(Capabilities),
+    Cpus(Vec<u32>),
     Limit(LimitValue, LimitValue),
     Choice(&'static str),
     /// Did not fit; has been reported.
@@ -62,11 +66,14 @@ impl Reader<'_> {
             Kind::Command => return self.command(raw).map(Value::Items),
             Kind::Map => return self.map(raw).map(Value::Map),
             Kind::Exits => return self.exits(raw).map(Value::Exits),
+            Kind::Capabilities => return self.capabilities(raw).map(Value::Capabilities),
             Kind::Flag => raw.as_ref().as_bool().map(Value::Flag).ok_or_else(String::new),
             Kind::Text => text(raw).and_then(line).map(Value::Text),
             Kind::Path => text(raw).and_then(path).map(Value::Text),
             Kind::Account => account(raw).map(Value::Text),
             Kind::Count(min, max) => count(raw, *min, *max).map(Value::Count),
+            Kind::Whole(min, max) => whole(raw, *min, *max).map(Value::Whole),
+            Kind::Cpus => text(raw).and_then(cpus).map(Value::Cpus),
             Kind::Permille(min, max) => permille(raw, *min, *max).map(Value::Permille),
             Kind::Time(min) => time(raw, *min).map(Value::Time),
             Kind::TimeOrNever if raw.as_ref().as_str() == Some("never") => Ok(Value::Never),
@@ -129,13 +136,15 @@ fn expected(kind: &Kind) -> String {
         Kind::Account => "a name (a string) or a number",
         Kind::Names => "an array of strings",
         Kind::Command => "an array of strings, or one string",
-        Kind::Count(..) => "a whole number",
+        Kind::Count(..) | Kind::Whole(..) => "a whole number",
         Kind::Permille(..) => "a number",
         Kind::Time(_) => "a duration such as \"10s\"",
         Kind::TimeOrNever => "a duration such as \"10s\", or \"never\"",
         Kind::Size(_) => "a size such as \"50MiB\", or a number of bytes",
         Kind::Signal => "a signal such as \"SIGTERM\"",
         Kind::Exits => "an array of exit statuses (0 to 255) and signal names",
+        Kind::Capabilities => "an array of names such as \"CAP_NET_BIND_SERVICE\"",
+        Kind::Cpus => "numbers of CPUs such as \"0-3,6\"",
         Kind::Mask => "an octal string such as \"0022\"",
         Kind::Map => "a table of strings",
         Kind::Limit(_, false) => "a number, \"soft:hard\" or \"unlimited\"",
@@ -183,6 +192,14 @@ pub(super) fn count(raw: &Raw<'_>, min: u64, max: u64) -> Result<u64, String> {
         n if n < min => Err(format!("it must be at least {min}")),
         n if n > max => Err(format!("it must be at most {max}")),
         n => Ok(n),
+    }
+}
+
+fn whole(raw: &Raw<'_>, min: i64, max: i64) -> Result<i64, String> {
+    let i = raw.as_ref().as_integer().ok_or_else(String::new)?;
+    match i64::from_str_radix(i.as_str(), i.radix()) {
+        Ok(n) if (min..=max).contains(&n) => Ok(n),
+        _ => Err(format!("it must be from {min} to {max}")),
     }
 }
 

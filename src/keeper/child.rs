@@ -10,16 +10,17 @@ use super::{
     base::Base,
     environment::Command,
     exec,
+    identity::Becoming,
     order::Role,
     pipes::Pipes,
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Identity, ServiceSpec, Stderr},
+    plan::{Scheduling, ServiceSpec, Stderr},
     sys::{
-        caps, cgroup, fd, file, identity, limits, prctl, process,
+        Errno, caps, cgroup, fd, file, limits, prctl, process,
         record::{self, Record},
-        signal,
+        schedule, signal,
     },
 };
 use std::{
@@ -30,14 +31,31 @@ use std::{
 /// Exit status of a child that did not get to its command; the record says why.
 const NOT_EXECED: i32 = 127;
 
+/// What a launcher is, and its children are with it unless they change it.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Its bounding set of capabilities.
+    bounding: u64,
+    oom_score: i32,
+}
+
+impl Own {
+    /// Looks.
+    pub(super) fn new() -> Own {
+        // Where /proc does not tell, it is what it nearly always is.
+        Own { bounding: caps::bounding(), oom_score: schedule::oom_score().unwrap_or(0) }
+    }
+}
+
 /// All that the child needs.
 pub(super) struct Prepared<'a> {
     spec: &'a ServiceSpec,
     stdin: BorrowedFd<'a>,
     stdout: BorrowedFd<'a>,
     stderr: BorrowedFd<'a>,
-    /// Supplementary groups, sorted, each once.
-    groups: Vec<u32>,
+    becoming: Option<Becoming>,
+    /// The launcher's own oom_score_adj.
+    oom_score: i32,
     command: Command,
 }
 
@@ -48,6 +66,7 @@ impl<'a> Prepared<'a> {
         spec: &'a ServiceSpec,
         role: Role,
         invocation: &str,
+        own: &Own,
         null: BorrowedFd<'a>,
         pipes: &'a Pipes,
     ) -> Result<Prepared<'a>, Failure> {
@@ -57,11 +76,10 @@ impl<'a> Prepared<'a> {
             Stderr::Separate => pipes.stderr.write.as_ref().map_or(null, AsFd::as_fd),
             Stderr::Discard => null,
         };
-        let mut groups = spec.launch.identity.as_ref().map(|i| i.groups.clone()).unwrap_or_default();
-        groups.sort_unstable();
-        groups.dedup();
+        let becoming = Becoming::new(&spec.launch, own.bounding)?;
         let command = Command::new(spec, role, invocation)?;
-        Ok(Prepared { spec, stdin: null, stdout, stderr, groups, command })
+        let oom_score = own.oom_score;
+        Ok(Prepared { spec, stdin: null, stdout, stderr, becoming, oom_score, command })
     }
 }
 
@@ -91,13 +109,17 @@ fn steps(
         join_cgroup(base, name)?;
     }
     let launch = &prepared.spec.launch;
+    schedule(&launch.scheduling, prepared.oom_score)?;
     set_limits(prepared.spec)?;
     process::umask(launch.umask);
-    if let Some(who) = &launch.identity {
-        take_on(who, &prepared.groups)?;
+    if let Some(becoming) = &prepared.becoming {
+        becoming.take_on()?;
     }
     if launch.no_new_privileges {
         prctl::no_new_privileges().map_err(|e| Failure::call(Step::Privileges, e, ""))?;
+    }
+    if let Some(becoming) = &prepared.becoming {
+        becoming.verify()?;
     }
     file::change_dir(&launch.directory)
         .map_err(|e| Failure::call(Step::Directory, e, launch.directory.display().to_string()))?;
@@ -116,6 +138,28 @@ fn join_cgroup(base: &Base, name: &str) -> Result<(), Failure> {
     Err(Failure::ours(Step::Join, object(), "the kernel accepted it, but we are not in it"))
 }
 
+/// `own`: the oom_score_adj that we were born with.
+fn schedule(wanted: &Scheduling, own: i32) -> Result<(), Failure> {
+    // What protects keepd from the kernel's choice is not passed on.
+    let score = wanted.oom_score_adjust.unwrap_or(own.max(0));
+    if score != own {
+        schedule::set_oom_score(score).map_err(|e| Failure::call(Step::OomScore, e, score.to_string()))?;
+    }
+    if let Some(nice) = wanted.nice {
+        schedule::set_nice(nice).map_err(|e| Failure::call(Step::Nice, e, nice.to_string()))?;
+    }
+    if !wanted.cpus.is_empty() {
+        let object = || format!("{:?}", wanted.cpus).trim_matches(['[', ']']).to_owned();
+        schedule::set_cpus(&wanted.cpus).map_err(|e| match e {
+            Errno::ENXIO => {
+                Failure::ours(Step::Affinity, object(), "the host does not let it have all of them")
+            }
+            e => Failure::call(Step::Affinity, e, object()),
+        })?;
+    }
+    Ok(())
+}
+
 fn set_limits(spec: &ServiceSpec) -> Result<(), Failure> {
     let show = |v: Option<u64>| v.map_or("unlimited".into(), |v| v.to_string());
     for l in &spec.launch.limits {
@@ -124,34 +168,6 @@ fn set_limits(spec: &ServiceSpec) -> Result<(), Failure> {
                 if l.soft == l.hard { show(l.soft) } else { format!("{}:{}", show(l.soft), show(l.hard)) };
             Failure::call(Step::Limit, e, format!("{} to {to}", l.name))
         })?;
-    }
-    Ok(())
-}
-
-/// Groups, group, user, in the one order that works, and then asks the kernel whether it is so: a call that
-/// reports success is no proof (setresuid(-1, -1, -1) does, and stays root).
-fn take_on(who: &Identity, groups: &[u32]) -> Result<(), Failure> {
-    let user = || format!("user {}", who.user);
-    let failed = |step| move |e| Failure::call(step, e, format!("user {}", who.user));
-    identity::set_groups(groups).map_err(failed(Step::Groups))?;
-    identity::set_gid(who.gid).map_err(failed(Step::Gid))?;
-    identity::set_uid(who.uid).map_err(failed(Step::Uid))?;
-    caps::clear_inheritable().map_err(failed(Step::Verify))?;
-
-    let wrong = |what: &str| {
-        Err(Failure::ours(Step::Verify, user(), format!("the kernel reports another {what} than was set")))
-    };
-    if identity::uids() != Ok((who.uid, who.uid, who.uid)) {
-        return wrong("user id");
-    }
-    if identity::gids() != Ok((who.gid, who.gid, who.gid)) {
-        return wrong("group id");
-    }
-    if identity::groups().as_deref() != Ok(groups) {
-        return wrong("list of groups");
-    }
-    if who.uid != 0 && (identity::set_uid(0).is_ok() || caps::get() != Ok(caps::Sets::default())) {
-        return Err(Failure::ours(Step::Verify, user(), "root's rights could be taken back"));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use super::{
     base::{Base, Place},
-    child::{self, Prepared},
+    child::{self, Own, Prepared},
     order::{LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
     pipes::Pipes,
     state::complain,
@@ -93,6 +93,7 @@ struct Launcher {
     cradle: Cradle,
     record: Record,
     null: OwnedFd,
+    own: Own,
     base: Option<Base>,
     plan: Result<Mapping, String>,
 }
@@ -113,6 +114,7 @@ impl Launcher {
             cradle: Cradle::new(proof).map_err(|e| ("a stack", e))?,
             record: Record::open(record.as_fd()).map_err(|e| ("its record", e))?,
             null: fd::open_null().map_err(|e| ("/dev/null", e))?,
+            own: Own::new(),
             base: base.map(Base::new).transpose().map_err(|e| ("its cgroup", e))?,
             plan: Err("no plan is held".into()),
         })
@@ -144,8 +146,9 @@ impl Launcher {
             Role::Job { .. } => Pipes::beside(launch.pipes, fds),
         };
         let pipes = pipes.map_err(unborn)?;
-        let prepared = Prepared::new(&spec, launch.role, &launch.invocation, self.null.as_fd(), &pipes)
-            .map_err(unborn)?;
+        let prepared =
+            Prepared::new(&spec, launch.role, &launch.invocation, &self.own, self.null.as_fd(), &pipes)
+                .map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
                 if launch.role == Role::Main {

@@ -2,8 +2,8 @@
 //!
 //! One thread, one epoll loop. It never waits on a disk file once it has started, holds no plan in its heap,
 //! and takes from the manager nothing but the requests of [`protocol`]. The pieces: `state` is what is held
-//! and the loop; `launch`, `launchers`, `launcher` and `child` are the way from a request to a service; `exits` is how
-//! things end; `tree` and
+//! and the loop; `launch`, `launchers`, `launcher`, `child` and `identity` are the way from a request to a service;
+//! `exits` is how things end; `tree` and
 //! `base` are the processes of a run; `link` and `manager` are the way to the manager and its life.
 
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ mod envfile;
 mod environment;
 mod exec;
 mod exits;
+mod identity;
 mod launch;
 mod launcher;
 mod launchers;

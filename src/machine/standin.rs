@@ -40,6 +40,8 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
             env_files: Vec::new(),
             limits: Vec::new(),
             no_new_privileges: true,
+            sandbox: Default::default(),
+            scheduling: Default::default(),
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },

@@ -5,19 +5,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod daemon;
 pub mod diff;
 pub mod image;
 pub mod name;
 pub mod order;
 pub mod run;
+pub mod sandbox;
 pub mod service;
 pub mod signal;
 pub mod unit;
 
+pub use capability::Capabilities;
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
 pub use name::Name;
 pub use run::{Exit, Job, RunId};
+pub use sandbox::{Sandbox, Scheduling};
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogSpec, Reload, Restart,
     ServiceSpec, Stderr, Stdout, StopSpec,

@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name};
+use super::{Millis, Name, Sandbox, Scheduling};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -129,6 +129,10 @@ pub struct LaunchSpec {
     pub limits: Vec<Limit>,
     /// Set no_new_privs before exec.
     pub no_new_privileges: bool,
+    /// What it may do and see.
+    pub sandbox: Sandbox,
+    /// Its share of the scheduler.
+    pub scheduling: Scheduling,
     /// Where stdout goes.
     pub stdout: Stdout,
     /// Where stderr goes.

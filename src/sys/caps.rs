@@ -3,8 +3,12 @@
 use super::{Errno, Result};
 
 const VERSION_3: u32 = 0x2008_0522;
+/// SECBIT_KEEP_CAPS: permitted capabilities survive becoming another user; ends with exec.
+const SECBIT_KEEP_CAPS: libc::c_ulong = 1 << 4;
 /// SECBIT_NOROOT and its lock: uid 0 gains nothing by exec.
 const SECBIT_NOROOT_LOCKED: libc::c_ulong = 0b11;
+/// What [`securebits`] are where uid 0 gains nothing by exec, for good.
+pub const NO_ROOT: libc::c_int = 0b11;
 /// Beyond any capability that a kernel knows; PR_CAPBSET_READ tells where they end.
 const LAST: libc::c_ulong = 63;
 
@@ -66,6 +70,68 @@ pub fn clear_inheritable() -> Result<()> {
         return Ok(());
     }
     set(Sets { inheritable: 0, ..now })
+}
+
+/// The bounding set of this process: what an exec can give at most.
+pub fn bounding() -> u64 {
+    let mut set = 0;
+    for cap in 0..=LAST {
+        // SAFETY: prctl with this constant takes numbers only.
+        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, cap, 0, 0, 0) } {
+            1 => set |= 1 << cap,
+            0 => {}
+            _ => break,
+        }
+    }
+    set
+}
+
+/// Takes what is in `gone` out of the bounding set. Takes CAP_SETPCAP.
+pub fn drop_bounding(gone: u64) -> Result<()> {
+    for cap in (0..=LAST).filter(|cap| gone >> cap & 1 == 1) {
+        // SAFETY: prctl with this constant takes numbers only.
+        Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, cap, 0, 0, 0) })?;
+    }
+    Ok(())
+}
+
+/// Puts what is in `set` into the ambient set, with which an ordinary user's program is executed. It must be
+/// permitted and inheritable.
+pub fn raise_ambient(set: u64) -> Result<()> {
+    for cap in (0..=LAST).filter(|cap| set >> cap & 1 == 1) {
+        // SAFETY: prctl with these constants takes numbers only.
+        let raised = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, cap, 0, 0) };
+        Errno::result(raised)?;
+    }
+    Ok(())
+}
+
+/// The ambient set, as far as it is within `inheritable`, which it always is.
+pub fn ambient(inheritable: u64) -> u64 {
+    const IS_SET: libc::c_int = libc::PR_CAP_AMBIENT_IS_SET;
+    // SAFETY: prctl with these constants takes numbers only.
+    let has = |cap: libc::c_ulong| unsafe { libc::prctl(libc::PR_CAP_AMBIENT, IS_SET, cap, 0, 0) } == 1;
+    (0..=LAST).filter(|cap| inheritable >> cap & 1 == 1 && has(*cap)).fold(0, |set, cap| set | 1 << cap)
+}
+
+/// How user 0 is treated, as securebits.
+pub fn securebits() -> Result<libc::c_int> {
+    // SAFETY: prctl with this constant takes no argument.
+    Errno::result(unsafe { libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0) })
+}
+
+/// Whether uid 0 gains nothing by exec, for good (SECBIT_NOROOT and its lock), and whether permitted
+/// capabilities survive becoming another user. Takes CAP_SETPCAP.
+pub fn set_securebits(no_root: bool, keep: bool) -> Result<()> {
+    let bits = if no_root { SECBIT_NOROOT_LOCKED } else { 0 } | if keep { SECBIT_KEEP_CAPS } else { 0 };
+    // SAFETY: prctl with this constant takes numbers only.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) }).map(drop)
+}
+
+/// Permitted capabilities survive no other change of user.
+pub fn keep_no_more() -> Result<()> {
+    // SAFETY: prctl with this constant takes numbers only.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) }).map(drop)
 }
 
 /// Sees to it that no exec gives capabilities back, to uid 0 either: empties the bounding set, and root is no

@@ -23,6 +23,7 @@ pub mod random;
 pub mod ready;
 pub mod reap;
 pub mod record;
+pub mod schedule;
 pub mod signal;
 pub mod timer;
 pub mod watch;

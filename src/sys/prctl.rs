@@ -15,6 +15,11 @@ pub fn no_new_privileges() -> Result<()> {
     if prctl::get_no_new_privs()? { Ok(()) } else { Err(nix::errno::Errno::EPERM) }
 }
 
+/// Whether no exec gives more rights than we have.
+pub fn has_no_new_privileges() -> Result<bool> {
+    prctl::get_no_new_privs()
+}
+
 /// The name that `ps` and `top` show; at most 15 bytes of it.
 pub fn set_name(name: &CStr) {
     // Only a matter of display.

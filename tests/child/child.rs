@@ -21,12 +21,21 @@
 //! | `lines N PREFIX` | `PREFIX 1` … `PREFIX N` |
 //! | `flood BYTES` | so many bytes on stdout, in lines of 64 |
 //! | `report FILE` | what it was given, as JSON (see `report.rs`) |
+//! | `try NAME` | a line `NAME ok` or `NAME EPERM` about a call in `attempt.rs` |
+//! | `try-write PLACE` | the same about writing to a file, or a new one in a folder |
 //! | `touch FILE` | creates a file |
 //! | `stamp FILE` | appends a line: its pid |
 //! | `append FILE TEXT` | appends a line |
 //! | `fail-if-exists FILE N` | exits with that status if the file is there |
 //! | `fail-unless-exists FILE N` | exits with that status if it is not |
 
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "raw system calls, some of them wrong by intent"
+)]
+
+mod attempt;
 mod report;
 
 use keepd::sys::{
@@ -103,6 +112,14 @@ fn run(args: &[String]) -> Result<i32, Box<dyn std::error::Error>> {
             "lines" => lines(next()?.parse()?, next()?)?,
             "flood" => flood(next()?.parse()?)?,
             "report" => report::write(next()?)?,
+            "try" => {
+                let name = next()?;
+                out(&format!("{name} {}\n", attempt::attempt(name)?))?;
+            }
+            "try-write" => {
+                let place = next()?;
+                out(&format!("{place} {}\n", attempt::write_in(place)))?;
+            }
             "touch" => drop(File::create(next()?)?),
             "stamp" => append(next()?, &process::pid().to_string())?,
             "append" => {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Lines of /proc/self/status that go into `status`, word by word.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "Name",
     "Umask",
     "Uid",
@@ -21,6 +21,7 @@ const FIELDS: [&str; 14] = [
     "CapAmb",
     "SigBlk",
     "SigIgn",
+    "Cpus_allowed_list",
 ];
 
 /// Writes it, whole or not at all.
@@ -54,9 +55,33 @@ fn collect() -> Result<Value, Box<dyn std::error::Error>> {
         "env": env,
         "status": fields,
         "limits": limit,
+        "securebits": nix::errno::Errno::result(unsafe { libc::prctl(libc::PR_GET_SECUREBITS) })?,
+        "keyring": unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) },
+        "oom_score": read("/proc/self/oom_score_adj")?.trim(),
+        "nice": unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) },
+        "mounts": mounts()?,
+        "interfaces": interfaces()?,
         "fds": descriptors()?,
         "cgroup": std::fs::read_to_string("/proc/self/cgroup")?.lines().find_map(|l| l.strip_prefix("0::")),
     }))
+}
+
+fn read(file: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(file)
+}
+
+/// Place to options, of the topmost mount at each place.
+fn mounts() -> std::io::Result<BTreeMap<String, String>> {
+    let fields = |line: &str| {
+        let fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        (fields[4].clone(), fields[5].clone())
+    };
+    Ok(read("/proc/self/mountinfo")?.lines().map(fields).collect())
+}
+
+fn interfaces() -> std::io::Result<Vec<String>> {
+    let text = read("/proc/self/net/dev")?;
+    Ok(text.lines().skip(2).filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned())).collect())
 }
 
 /// Number to what is behind it, without the descriptor that the looking itself takes.

@@ -516,6 +516,8 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         env_files: Vec::new(),
         limits: Vec::new(),
         no_new_privileges: true,
+        sandbox: Default::default(),
+        scheduling: Default::default(),
         stdout: Stdout::Capture,
         stderr: Stderr::Merge,
     };

@@ -2,11 +2,12 @@
 
 use crate::{
     Test,
-    rig::{Rig, child, content, read_all, root, service},
+    identity::identity,
+    rig::{Rig, content, read_all, root, service},
 };
 use keepd::{
     keeper::protocol::{News, Request},
-    plan::{EnvFile, Exit, Generation, Identity, Limit, Name, RunId, ServiceSpec, Stderr, Stdout},
+    plan::{EnvFile, Exit, Generation, Limit, Name, RunId, ServiceSpec, Stderr, Stdout},
 };
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
@@ -19,11 +20,9 @@ pub const TESTS: &[Test] = &[
     ("env_files_win_in_order", env_files_win_in_order),
     ("every_step_fails_by_name", every_step_fails_by_name),
     ("a_launch_must_fit_the_plan", a_launch_must_fit_the_plan),
-    ("identities_are_exact", identities_are_exact),
-    ("an_identity_that_means_nobody_is_refused", an_identity_that_means_nobody_is_refused),
 ];
 
-fn report(file: &Path) -> Value {
+pub fn report(file: &Path) -> Value {
     serde_json::from_str(&content(file)).unwrap()
 }
 
@@ -246,63 +245,4 @@ fn a_launch_must_fit_the_plan() {
     assert_eq!(ask("b", 1, 0), "cannot read the plan of b: entry 0 is a");
     assert!(ask("a", 1, 9).contains("there is no entry 9"));
     assert!(ask("../../escape", 1, 1).starts_with("cannot read the plan"));
-}
-
-fn identity(uid: u32, gid: u32, groups: &[u32]) -> Identity {
-    Identity { user: format!("u{uid}"), uid, gid, groups: groups.to_vec() }
-}
-
-fn identities_are_exact() {
-    if !root() {
-        return println!("SKIPPED identities_are_exact: it takes root to become somebody");
-    }
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let all = [
-        ("a", identity(65534, 65534, &[65534])),
-        ("b", identity(1234, 4321, &[4, 4321, 27000])),
-        ("c", identity(4_294_967_294, 70000, &[70000])),
-        ("d", identity(1000, 0, &[0])),
-        ("e", identity(0, 0, &[0, 5])),
-    ];
-    let services = all.iter().map(|(name, who)| {
-        let mut s = service(name, &["report", dir.path().join(name).to_str().unwrap()]);
-        s.launch.identity = Some(who.clone());
-        s
-    });
-    let mut rig = Rig::new(services.collect());
-    for (name, who) in all {
-        let (run, _, _) = rig.started(name);
-        assert_eq!(rig.exited(run).0, Exit::Code(0), "{name}");
-        let status = report(&dir.path().join(name))["status"].clone();
-        let four = |id: u32| json!(vec![id.to_string(); 4]);
-        assert_eq!(status["Uid"], four(who.uid), "{name}");
-        assert_eq!(status["Gid"], four(who.gid), "{name}");
-        let groups: Vec<String> = who.groups.iter().map(u32::to_string).collect();
-        assert_eq!(status["Groups"], json!(groups), "{name}");
-        assert_eq!(status["CapInh"], json!(["0000000000000000"]), "{name}");
-        assert_eq!(status["CapAmb"], json!(["0000000000000000"]), "{name}");
-        if who.uid != 0 {
-            assert_eq!(status["CapPrm"], json!(["0000000000000000"]), "{name}");
-            assert_eq!(status["CapEff"], json!(["0000000000000000"]), "{name}");
-        }
-    }
-}
-
-fn an_identity_that_means_nobody_is_refused() {
-    let mut uid = service("uid", &["sleep"]);
-    uid.launch.identity = Some(identity(u32::MAX, 65534, &[65534]));
-    let mut gid = service("gid", &["sleep"]);
-    gid.launch.identity = Some(identity(65534, u32::MAX, &[65534]));
-    let mut rig = Rig::new(vec![gid, uid]);
-    let (uid, gid) = (rig.fails("uid").0, rig.fails("gid").0);
-    if root() {
-        assert_eq!(uid, "cannot become user u4294967295: Invalid argument");
-        assert_eq!(gid, "cannot take on the group of user u65534: Invalid argument");
-    } else {
-        // An ordinary user cannot even begin.
-        assert_eq!(uid, "cannot take on the groups of user u4294967295: Operation not permitted");
-        assert_eq!(gid, "cannot take on the groups of user u65534: Operation not permitted");
-    }
-    assert!(Path::new(&child()).exists());
 }

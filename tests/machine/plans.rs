@@ -60,6 +60,8 @@ pub fn service(name: &str) -> ServiceSpec {
             env_files: vec![],
             limits: vec![],
             no_new_privileges: true,
+            sandbox: Default::default(),
+            scheduling: Default::default(),
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
