@@ -113,6 +113,8 @@ pub struct Identity {
     /// Names; none where it has whatever keepd itself has.
     pub capabilities: Option<Vec<String>>,
     pub no_new_privileges: bool,
+    /// `default`, `service` or `off`: which system calls it is held to.
+    pub seccomp: String,
 }
 
 /// `GET /v1/services`

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{diagnostic::Problems, service::Service, settings::Settings};
-use crate::plan::{Capabilities, Identity, Mode, Sandbox, Scheduling};
+use crate::plan::{Capabilities, Identity, Mode, Sandbox, Scheduling, Syscalls};
 
 /// Keys that take root to hold.
 const ROOTS: [&str; 1] = ["sandbox.capabilities"];
@@ -18,7 +18,12 @@ pub(super) fn sandbox(service: &Service<'_>, identity: Option<&Identity>) -> San
         (Some(set), _) => Some(set),
         (None, Some(who)) => (who.uid != 0).then(Capabilities::default),
     };
-    Sandbox { capabilities }
+    let syscalls = match s.choice("sandbox.syscalls") {
+        "service" => Syscalls::Service,
+        "off" => Syscalls::Off,
+        _ => Syscalls::Default,
+    };
+    Sandbox { capabilities, syscalls }
 }
 
 /// What is asked for.
@@ -31,13 +36,23 @@ pub(super) fn scheduling(s: &Settings<'_>) -> Scheduling {
 }
 
 /// Reports what cannot be had, or not together.
-pub(super) fn check(
-    service: &Service<'_>,
-    mode: Mode,
-    _identity: Option<&Identity>,
-    problems: &mut Problems,
-) {
+pub(super) fn check(service: &Service<'_>, mode: Mode, identity: Option<&Identity>, problems: &mut Problems) {
     let s = &service.settings;
+    let wanted = sandbox(service, identity);
+    let mighty = match wanted.capabilities {
+        Some(set) => set.meets(Capabilities::SYS_ADMIN),
+        None => mode == Mode::System,
+    };
+    if wanted.syscalls != Syscalls::Off && !s.flag("sandbox.no-new-privileges") && !mighty {
+        problems.error(
+            s.written(&["sandbox.syscalls", "sandbox.no-new-privileges"]).unwrap_or(service.at),
+            format!(
+                "`sandbox.syscalls = \"{}\"` needs `sandbox.no-new-privileges = true`: write `syscalls = \"off\"` \
+                 where privileges are to be gained",
+                wanted.syscalls.as_str()
+            ),
+        );
+    }
     if mode == Mode::User {
         for key in ROOTS {
             if let Some(at) = s.written(&[key]) {

@@ -226,7 +226,7 @@ static SANDBOX: &[Key] = &[
     key("sandbox.hide-home", LEAF),
     key("sandbox.private-devices", LEAF),
     key("sandbox.private-network", LEAF),
-    key("sandbox.syscalls", LEAF),
+    key("sandbox.syscalls", choice(&["default", "service", "off"])),
 ];
 
 static LOGS: &[Key] = &[

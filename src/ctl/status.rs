@@ -158,11 +158,15 @@ fn identity(s: &Service) -> String {
     let groups: Vec<String> = i.groups.iter().map(u32::to_string).collect();
     let groups = if groups.is_empty() { String::new() } else { format!(", groups {}", groups.join(" ")) };
     let privileges = if i.no_new_privileges { ", no new privileges" } else { "" };
+    let syscalls = match i.seccomp.as_str() {
+        "" | "off" => String::new(),
+        list => format!(", syscalls {list}"),
+    };
     let capabilities = match i.capabilities.as_deref() {
         None | Some([]) => String::new(),
         Some(names) => format!(", {}", names.join(" ")),
     };
-    format!("{user}uid {}, gid {}{groups}{capabilities}{privileges}", i.uid, i.gid)
+    format!("{user}uid {}, gid {}{groups}{capabilities}{privileges}{syscalls}", i.uid, i.gid)
 }
 
 fn log(s: &Service) -> String {

@@ -16,11 +16,13 @@ use super::{
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Scheduling, ServiceSpec, Stderr},
+    plan::{Scheduling, ServiceSpec, Stderr, Syscalls},
     sys::{
         Errno, caps, cgroup, fd, file, limits, prctl, process,
         record::{self, Record},
-        schedule, signal,
+        schedule,
+        seccomp::Filter,
+        signal, syscalls,
     },
 };
 use std::{
@@ -31,19 +33,25 @@ use std::{
 /// Exit status of a child that did not get to its command; the record says why.
 const NOT_EXECED: i32 = 127;
 
-/// What a launcher is, and its children are with it unless they change it.
+/// What a launcher is, and its children are with it unless they change it; and what they all share.
 #[derive(Debug)]
 pub(super) struct Own {
     /// Its bounding set of capabilities.
     bounding: u64,
     oom_score: i32,
+    /// What its children can be held to: `syscalls = "default"` and `"service"`.
+    filters: [Filter; 2],
 }
 
 impl Own {
     /// Looks.
     pub(super) fn new() -> Own {
         // Where /proc does not tell, it is what it nearly always is.
-        Own { bounding: caps::bounding(), oom_score: schedule::oom_score().unwrap_or(0) }
+        Own {
+            bounding: caps::bounding(),
+            oom_score: schedule::oom_score().unwrap_or(0),
+            filters: [syscalls::deny_dangerous(), syscalls::allow_service()],
+        }
     }
 }
 
@@ -54,6 +62,7 @@ pub(super) struct Prepared<'a> {
     stdout: BorrowedFd<'a>,
     stderr: BorrowedFd<'a>,
     becoming: Option<Becoming>,
+    filter: Option<&'a Filter>,
     /// The launcher's own oom_score_adj.
     oom_score: i32,
     command: Command,
@@ -66,7 +75,7 @@ impl<'a> Prepared<'a> {
         spec: &'a ServiceSpec,
         role: Role,
         invocation: &str,
-        own: &Own,
+        own: &'a Own,
         null: BorrowedFd<'a>,
         pipes: &'a Pipes,
     ) -> Result<Prepared<'a>, Failure> {
@@ -79,7 +88,12 @@ impl<'a> Prepared<'a> {
         let becoming = Becoming::new(&spec.launch, own.bounding)?;
         let command = Command::new(spec, role, invocation)?;
         let oom_score = own.oom_score;
-        Ok(Prepared { spec, stdin: null, stdout, stderr, becoming, oom_score, command })
+        let filter = match spec.launch.sandbox.syscalls {
+            Syscalls::Default => Some(&own.filters[0]),
+            Syscalls::Service => Some(&own.filters[1]),
+            Syscalls::Off => None,
+        };
+        Ok(Prepared { spec, stdin: null, stdout, stderr, becoming, filter, oom_score, command })
     }
 }
 
@@ -124,6 +138,15 @@ fn steps(
     file::change_dir(&launch.directory)
         .map_err(|e| Failure::call(Step::Directory, e, launch.directory.display().to_string()))?;
     fd::cloexec_from(3).map_err(|e| Failure::call(Step::Descriptors, e, ""))?;
+    if let Some(filter) = prepared.filter {
+        let object = launch.sandbox.syscalls.as_str();
+        filter.install().map_err(|e| match e {
+            Errno::ENOSYS | Errno::EINVAL => {
+                Failure::ours(Step::Syscalls, object, "this kernel has no filters of system calls (seccomp)")
+            }
+            e => Failure::call(Step::Syscalls, e, object),
+        })?;
+    }
     exec::exec(&prepared.command, record)
 }
 

@@ -31,6 +31,7 @@ pub(super) enum Step {
     Privileges,
     Directory,
     Descriptors,
+    Syscalls,
     Exec,
     Killed,
 }
@@ -111,6 +112,7 @@ impl Failure {
             Step::Privileges => "cannot give up gaining privileges".into(),
             Step::Directory => format!("cannot change directory to {o}"),
             Step::Descriptors => "cannot mark descriptors close-on-exec".into(),
+            Step::Syscalls => format!("cannot limit the system calls to sandbox.syscalls = \"{o}\""),
             Step::Exec => format!("cannot execute {o}"),
         };
         if self.cause.is_empty() && self.errno == 0 {

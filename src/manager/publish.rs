@@ -156,6 +156,7 @@ pub(super) fn last_exit(exit: Exit, at: Time, run_id: u64, ran_ms: u64) -> wire:
 fn identity(spec: &crate::plan::ServiceSpec) -> wire::Identity {
     let no_new_privileges = spec.launch.no_new_privileges;
     let capabilities = spec.launch.sandbox.capabilities.map(|c| c.names());
+    let seccomp = spec.launch.sandbox.syscalls.as_str().to_owned();
     match &spec.launch.identity {
         Some(i) => wire::Identity {
             user: Some(i.user.clone()),
@@ -164,10 +165,19 @@ fn identity(spec: &crate::plan::ServiceSpec) -> wire::Identity {
             groups: i.groups.clone(),
             capabilities,
             no_new_privileges,
+            seccomp,
         },
         None => {
             let (uid, gid) = (sys::identity::effective_uid(), sys::identity::effective_gid());
-            wire::Identity { user: None, uid, gid, groups: Vec::new(), capabilities, no_new_privileges }
+            wire::Identity {
+                user: None,
+                uid,
+                gid,
+                groups: Vec::new(),
+                capabilities,
+                no_new_privileges,
+                seccomp,
+            }
         }
     }
 }

@@ -8,6 +8,32 @@ use serde::{Deserialize, Serialize};
 pub struct Sandbox {
     /// All that it has and can ever have; `None`: whatever keepd itself has (root, and user mode).
     pub capabilities: Option<Capabilities>,
+    /// Which system calls it may make.
+    pub syscalls: Syscalls,
+}
+
+/// `sandbox.syscalls`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Syscalls {
+    /// All but what no service needs.
+    Default,
+    /// Only what ordinary services need.
+    Service,
+    /// All.
+    #[default]
+    Off,
+}
+
+impl Syscalls {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Syscalls::Default => "default",
+            Syscalls::Service => "service",
+            Syscalls::Off => "off",
+        }
+    }
 }
 
 /// Its place among the host's processes; what is `None` or empty is keepd's own.

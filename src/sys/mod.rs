@@ -24,7 +24,9 @@ pub mod ready;
 pub mod reap;
 pub mod record;
 pub mod schedule;
+pub mod seccomp;
 pub mod signal;
+pub mod syscalls;
 pub mod timer;
 pub mod watch;
 

@@ -7,7 +7,7 @@ use crate::{
     steps::report,
 };
 use keepd::{
-    plan::{Capabilities, Exit, Identity, Sandbox, Scheduling, ServiceSpec},
+    plan::{Capabilities, Exit, Identity, Sandbox, Scheduling, ServiceSpec, Syscalls},
     sys::caps,
 };
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("nobody_takes_root_back", nobody_takes_root_back),
     ("a_low_port_takes_one_capability", a_low_port_takes_one_capability),
     ("a_capability_that_keepd_lacks_is_not_given", a_capability_that_keepd_lacks_is_not_given),
+    ("dangerous_calls_fail_and_others_do_not", dangerous_calls_fail_and_others_do_not),
     ("the_schedulers_settings_hold", the_schedulers_settings_hold),
     ("schedulers_settings_fail_by_name", schedulers_settings_fail_by_name),
     ("an_identity_that_means_nobody_is_refused", an_identity_that_means_nobody_is_refused),
@@ -125,11 +126,11 @@ fn attempts(sandbox: Sandbox, no_new_privileges: bool, names: &[&str]) -> String
 }
 
 fn only(name: &str) -> Sandbox {
-    Sandbox { capabilities: Some(Capabilities::named(name).unwrap()) }
+    Sandbox { capabilities: Some(Capabilities::named(name).unwrap()), ..Sandbox::default() }
 }
 
 fn none() -> Sandbox {
-    Sandbox { capabilities: Some(Capabilities::default()) }
+    Sandbox { capabilities: Some(Capabilities::default()), ..Sandbox::default() }
 }
 
 fn nobody_takes_root_back() {
@@ -152,6 +153,34 @@ fn a_low_port_takes_one_capability() {
     }
     assert_eq!(attempts(none(), true, &["bind-81"]), "bind-81 EACCES\n");
     assert_eq!(attempts(only("CAP_NET_BIND_SERVICE"), true, &["bind-81"]), "bind-81 ok\n");
+}
+
+/// As root, who could otherwise make all of these.
+fn dangerous_calls_fail_and_others_do_not() {
+    let calls = ["init_module", "kexec_load", "reboot", "swapoff", "clock_settime"];
+    let old =
+        if cfg!(target_arch = "x86_64") { &["iopl", "ioperm", "uselib", "x32-getpid"][..] } else { &[] };
+    let all: Vec<&str> = calls.iter().chain(old).copied().chain(["bpf", "no-such-call", "getpid"]).collect();
+    let made = |syscalls: Syscalls, bpf: &str| {
+        let verbs: Vec<&str> = all.iter().flat_map(|n| ["try", n]).collect();
+        let mut s = service("a", &verbs);
+        s.launch.sandbox.syscalls = syscalls;
+        let (_, _, pipes) = Rig::new(vec![s]).started("a");
+        let out = read_all(&pipes[0]);
+        let answers: Vec<(&str, &str)> = out.lines().map(|l| l.split_once(' ').unwrap()).collect();
+        assert_eq!(answers.len(), all.len(), "{out}");
+        for (name, answer) in answers {
+            match name {
+                "getpid" => assert_eq!(answer, "ok"),
+                "no-such-call" => assert_eq!(answer, "ENOSYS"),
+                "bpf" => assert_eq!(answer, bpf),
+                // Without the filter each fails in another way, or not at all.
+                name => assert_eq!(answer, "EPERM", "{name} under {}", syscalls.as_str()),
+            }
+        }
+    };
+    made(Syscalls::Default, "EINVAL");
+    made(Syscalls::Service, "EPERM");
 }
 
 fn a_capability_that_keepd_lacks_is_not_given() {
