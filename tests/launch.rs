@@ -16,6 +16,8 @@ mod hands;
 mod identity;
 #[path = "launch/rig.rs"]
 mod rig;
+#[path = "launch/sandbox.rs"]
+mod sandbox;
 #[path = "launch/steps.rs"]
 mod steps;
 #[path = "launch/trees.rs"]
@@ -37,7 +39,8 @@ fn main() {
         signal::ignore(signal);
     }
     let wanted: Vec<&String> = args[1..].iter().filter(|a| !a.starts_with('-')).collect();
-    let all = [steps::TESTS, identity::TESTS, trees::TESTS, hands::TESTS, ends::TESTS].concat();
+    let all =
+        [steps::TESTS, identity::TESTS, sandbox::TESTS, trees::TESTS, hands::TESTS, ends::TESTS].concat();
     let given = |flag: &str| args.iter().any(|a| a == flag);
     if given("--list") {
         if given("--ignored") {

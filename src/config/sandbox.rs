@@ -3,15 +3,29 @@
 
 #![forbid(unsafe_code)]
 
-use super::{diagnostic::Problems, service::Service, settings::Settings};
-use crate::plan::{Capabilities, Identity, Mode, Sandbox, Scheduling, Syscalls};
+use super::{
+    Context,
+    diagnostic::{At, Problems},
+    service::Service,
+    settings::Settings,
+};
+use crate::plan::{Capabilities, Identity, LaunchSpec, Mode, ReadOnly, Sandbox, Scheduling, Syscalls};
+use std::path::Path;
 
 /// Keys that take root to hold.
-const ROOTS: [&str; 1] = ["sandbox.capabilities"];
+const ROOTS: [&str; 7] = [
+    "sandbox.capabilities",
+    "sandbox.private-tmp",
+    "sandbox.read-only",
+    "sandbox.writable",
+    "sandbox.hide-home",
+    "sandbox.private-devices",
+    "sandbox.private-network",
+];
 
 /// What is asked for, or follows from whom the service becomes: an ordinary user has no capability unless
 /// some are given, and root has all.
-pub(super) fn sandbox(service: &Service<'_>, identity: Option<&Identity>) -> Sandbox {
+pub(super) fn sandbox(service: &Service<'_>, context: &Context<'_>, identity: Option<&Identity>) -> Sandbox {
     let s = &service.settings;
     let capabilities = match (s.capabilities("sandbox.capabilities"), identity) {
         (_, None) => None,
@@ -23,7 +37,26 @@ pub(super) fn sandbox(service: &Service<'_>, identity: Option<&Identity>) -> San
         "off" => Syscalls::Off,
         _ => Syscalls::Default,
     };
-    Sandbox { capabilities, syscalls }
+    let read_only = match s.choice("sandbox.read-only") {
+        "system" => ReadOnly::System,
+        "strict" => ReadOnly::Strict,
+        _ => ReadOnly::No,
+    };
+    let mut writable: Vec<_> =
+        s.items("sandbox.writable").iter().map(|i| context.path(&i.text, i.at)).collect();
+    // Outer ones first: what is put on a place hides what was put below it before.
+    writable.sort_unstable();
+    writable.dedup();
+    Sandbox {
+        capabilities,
+        syscalls,
+        private_tmp: s.flag("sandbox.private-tmp"),
+        read_only,
+        writable,
+        hide_home: s.flag("sandbox.hide-home"),
+        private_devices: s.flag("sandbox.private-devices"),
+        private_network: s.flag("sandbox.private-network"),
+    }
 }
 
 /// What is asked for.
@@ -36,9 +69,15 @@ pub(super) fn scheduling(s: &Settings<'_>) -> Scheduling {
 }
 
 /// Reports what cannot be had, or not together.
-pub(super) fn check(service: &Service<'_>, mode: Mode, identity: Option<&Identity>, problems: &mut Problems) {
+pub(super) fn check(
+    service: &Service<'_>,
+    context: &Context<'_>,
+    identity: Option<&Identity>,
+    problems: &mut Problems,
+) {
     let s = &service.settings;
-    let wanted = sandbox(service, identity);
+    let mode = context.options.mode;
+    let wanted = sandbox(service, context, identity);
     let mighty = match wanted.capabilities {
         Some(set) => set.meets(Capabilities::SYS_ADMIN),
         None => mode == Mode::System,
@@ -58,6 +97,45 @@ pub(super) fn check(service: &Service<'_>, mode: Mode, identity: Option<&Identit
             if let Some(at) = s.written(&[key]) {
                 problems.error(at, format!("`{key}` cannot be set here: it takes a keepd that root started"));
             }
+        }
+    }
+    together(s, &wanted, service.at, problems);
+}
+
+fn together(s: &Settings<'_>, wanted: &Sandbox, service: At, problems: &mut Problems) {
+    let at = |key: &str| s.written(&[key]).unwrap_or(service);
+    for path in &wanted.writable {
+        let shown = path.display();
+        let why = if wanted.read_only == ReadOnly::No {
+            "nothing is read-only without `sandbox.read-only`".into()
+        } else if path.parent().is_none() {
+            "that is everything: leave out `sandbox.read-only`".into()
+        } else if let Some(key) = wanted.hidden_by(path) {
+            format!("`{key}` puts something else there")
+        } else {
+            continue;
+        };
+        problems.error(at("sandbox.writable"), format!("`sandbox.writable` cannot name {shown}: {why}"));
+    }
+    let devices = wanted.capabilities.is_some_and(|c| c.meets(Capabilities::DEVICES));
+    if wanted.private_devices && devices {
+        problems.error(
+            at("sandbox.capabilities"),
+            "`sandbox.private-devices` takes away CAP_MKNOD and CAP_SYS_RAWIO: they cannot be in \
+             `sandbox.capabilities`",
+        );
+    }
+}
+
+/// Reports what a service needs to begin and would not find.
+pub(super) fn reachable(launch: &LaunchSpec, s: &Settings<'_>, service: At, problems: &mut Problems) {
+    let program = launch.argv.first().map(Path::new);
+    for (key, path) in [("directory", Some(launch.directory.as_path())), ("command", program)] {
+        let Some(path) = path else { continue };
+        if let Some(hider) = launch.sandbox.hidden_by(path) {
+            let message =
+                format!("`{hider}` hides {} from the service, which is its `{key}`", path.display());
+            problems.error(s.written(&[hider, key]).unwrap_or(service), message);
         }
     }
 }

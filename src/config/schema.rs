@@ -220,12 +220,12 @@ static RESOURCES: &[Key] = &[
 static SANDBOX: &[Key] = &[
     key("sandbox.no-new-privileges", Flag),
     key("sandbox.capabilities", Capabilities),
-    key("sandbox.private-tmp", LEAF),
-    key("sandbox.read-only", LEAF),
-    key("sandbox.writable", LEAF),
-    key("sandbox.hide-home", LEAF),
-    key("sandbox.private-devices", LEAF),
-    key("sandbox.private-network", LEAF),
+    key("sandbox.private-tmp", Flag),
+    key("sandbox.read-only", choice(&["no", "system", "strict"])),
+    key("sandbox.writable", Names),
+    key("sandbox.hide-home", Flag),
+    key("sandbox.private-devices", Flag),
+    key("sandbox.private-network", Flag),
     key("sandbox.syscalls", choice(&["default", "service", "off"])),
 ];
 

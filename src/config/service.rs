@@ -70,7 +70,7 @@ impl<'a> Service<'a> {
             problems.error(at, format!("`command` is missing: service `{}` has nothing to run", self.name));
         }
         checks::service(self, context.shutdown_timeout, problems);
-        sandbox::check(self, context.options.mode, identity, problems);
+        sandbox::check(self, context, identity, problems);
         let count = self.instances();
         let instances = names(self.name, count).into_iter().zip(0..);
         instances
@@ -85,6 +85,7 @@ impl<'a> Service<'a> {
                 };
                 let mut at = Instance { service: self, vars, context, problems };
                 let launch = at.launch(account, identity);
+                sandbox::reachable(&launch, s, self.at, at.problems);
                 let (stop, reload) = (at.stop(), at.reload());
                 ServiceSpec {
                     instance: (count > 1).then_some(index),
@@ -190,7 +191,7 @@ impl Instance<'_, '_> {
             env_files: self.env_files(),
             limits: self.limits(),
             no_new_privileges: s.flag("sandbox.no-new-privileges"),
-            sandbox: sandbox::sandbox(self.service, identity),
+            sandbox: sandbox::sandbox(self.service, self.context, identity),
             scheduling: sandbox::scheduling(s),
             stdout: if s.choice("logs.stdout") == "discard" { Stdout::Discard } else { Stdout::Capture },
             stderr: match s.choice("logs.stderr") {

@@ -8,6 +8,7 @@
 
 use super::{
     base::Base,
+    confine,
     environment::Command,
     exec,
     identity::Becoming,
@@ -27,7 +28,7 @@ use crate::{
 };
 use std::{
     convert::Infallible,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 /// Exit status of a child that did not get to its command; the record says why.
@@ -62,6 +63,8 @@ pub(super) struct Prepared<'a> {
     stdout: BorrowedFd<'a>,
     stderr: BorrowedFd<'a>,
     becoming: Option<Becoming>,
+    /// Of the main process, for a job.
+    main: Option<BorrowedFd<'a>>,
     filter: Option<&'a Filter>,
     /// The launcher's own oom_score_adj.
     oom_score: i32,
@@ -78,6 +81,7 @@ impl<'a> Prepared<'a> {
         own: &'a Own,
         null: BorrowedFd<'a>,
         pipes: &'a Pipes,
+        main: Option<&'a OwnedFd>,
     ) -> Result<Prepared<'a>, Failure> {
         let stdout = pipes.stdout.write.as_ref().map_or(null, AsFd::as_fd);
         let stderr = match spec.launch.stderr {
@@ -87,13 +91,14 @@ impl<'a> Prepared<'a> {
         };
         let becoming = Becoming::new(&spec.launch, own.bounding)?;
         let command = Command::new(spec, role, invocation)?;
+        let main = main.map(AsFd::as_fd);
         let oom_score = own.oom_score;
         let filter = match spec.launch.sandbox.syscalls {
             Syscalls::Default => Some(&own.filters[0]),
             Syscalls::Service => Some(&own.filters[1]),
             Syscalls::Off => None,
         };
-        Ok(Prepared { spec, stdin: null, stdout, stderr, becoming, filter, oom_score, command })
+        Ok(Prepared { spec, stdin: null, stdout, stderr, becoming, main, filter, oom_score, command })
     }
 }
 
@@ -123,6 +128,7 @@ fn steps(
         join_cgroup(base, name)?;
     }
     let launch = &prepared.spec.launch;
+    let rules = confine::enter(&launch.sandbox, prepared.main)?;
     schedule(&launch.scheduling, prepared.oom_score)?;
     set_limits(prepared.spec)?;
     process::umask(launch.umask);
@@ -131,6 +137,9 @@ fn steps(
     }
     if launch.no_new_privileges {
         prctl::no_new_privileges().map_err(|e| Failure::call(Step::Privileges, e, ""))?;
+    }
+    if let Some(rules) = rules {
+        rules.hold().map_err(|e| Failure::call(Step::Landlock, e, ""))?;
     }
     if let Some(becoming) = &prepared.becoming {
         becoming.verify()?;

@@ -28,6 +28,11 @@ impl Becoming {
     pub(super) fn new(launch: &LaunchSpec, held: u64) -> Result<Option<Becoming>, Failure> {
         let Some(who) = launch.identity.clone() else { return Ok(None) };
         let wanted = launch.sandbox.capabilities;
+        // A device that is not in its /dev must not be made either.
+        let wanted = match launch.sandbox.private_devices {
+            true => Some(wanted.unwrap_or(Capabilities(held)).without(Capabilities::DEVICES)),
+            false => wanted,
+        };
         if let Some(missing) = wanted.map(|w| w.without(Capabilities(held))).filter(|m| !m.is_empty()) {
             let cause = format!("keepd itself does not have {}", missing.names().join(" and "));
             return Err(Failure::ours(Step::Capabilities, format!("user {}", who.user), cause));

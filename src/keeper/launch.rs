@@ -83,7 +83,8 @@ impl Keeper {
     /// What a launcher is told to do for a job.
     pub(super) fn job_order(&self, id: RunId, job: Job) -> Result<Sendable, Failure> {
         let gone = || Failure::ours(Step::Killed, "the main process is not running", "");
-        let run = self.runs.get(&id).filter(|r| matches!(r.phase, Phase::Running { .. })).ok_or_else(gone)?;
+        let running = |r: &&Run| matches!(r.phase, Phase::Running { .. }) && r.pidfd.is_some();
+        let run = self.runs.get(&id).filter(running).ok_or_else(gone)?;
         self.order(run, Role::Job { job, main: run.pid })
     }
 
@@ -100,7 +101,10 @@ impl Keeper {
             invocation: run.invocation.clone(),
             pipes: (run.stdout.is_some(), run.stderr.is_some()),
         };
-        let fds = if role == Role::Main { Vec::new() } else { run.pipe_fds() };
+        let fds = match role {
+            Role::Main => Vec::new(),
+            Role::Job { .. } => run.pipe_fds().into_iter().chain(run.pidfd.clone()).collect(),
+        };
         Ok((Some((run.generation, held.fd.clone())), Order::Launch(launch), fds))
     }
 
@@ -123,7 +127,7 @@ impl Keeper {
         run.stderr = if pipes.1 { fds.next() } else { None };
         run.pipes_given = true;
         // It is our child and not reaped, so the number is its own.
-        let held = if ended.is_none() { pidfd::open(pid).map(Some) } else { Ok(None) };
+        let held = if ended.is_none() { pidfd::open(pid).map(|fd| Some(Rc::new(fd))) } else { Ok(None) };
         let lost = held.as_ref().err().copied();
         run.pidfd = held.unwrap_or(None);
         run.killing |= lost.is_some();

@@ -141,14 +141,20 @@ impl Launcher {
     fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(i32, Pipes), (i32, Failure)> {
         let unborn = |failure| (0, failure);
         let spec = self.spec(launch).map_err(unborn)?;
+        let mut fds = fds;
+        let main = match launch.role {
+            Role::Main => None,
+            Role::Job { .. } => fds.pop(),
+        };
         let pipes = match launch.role {
             Role::Main => Pipes::new(&spec.launch),
             Role::Job { .. } => Pipes::beside(launch.pipes, fds),
         };
         let pipes = pipes.map_err(unborn)?;
-        let prepared =
-            Prepared::new(&spec, launch.role, &launch.invocation, &self.own, self.null.as_fd(), &pipes)
-                .map_err(unborn)?;
+        let null = self.null.as_fd();
+        let (role, invocation) = (launch.role, &launch.invocation);
+        let prepared = Prepared::new(&spec, role, invocation, &self.own, null, &pipes, main.as_ref());
+        let prepared = prepared.map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
                 if launch.role == Role::Main {

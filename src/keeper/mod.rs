@@ -2,8 +2,8 @@
 //!
 //! One thread, one epoll loop. It never waits on a disk file once it has started, holds no plan in its heap,
 //! and takes from the manager nothing but the requests of [`protocol`]. The pieces: `state` is what is held
-//! and the loop; `launch`, `launchers`, `launcher`, `child` and `identity` are the way from a request to a service;
-//! `exits` is how things end; `tree` and
+//! and the loop; `launch`, `launchers`, `launcher`, `child`, `confine` and `identity` are the way from a request to
+//! a service; `exits` is how things end; `tree` and
 //! `base` are the processes of a run; `link` and `manager` are the way to the manager and its life.
 
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ pub mod protocol;
 mod base;
 mod boot;
 mod child;
+mod confine;
 mod end;
 mod envfile;
 mod environment;

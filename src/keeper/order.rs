@@ -34,7 +34,8 @@ pub(super) enum Order {
     Remove { folders: Vec<String> },
 }
 
-/// What to launch. Descriptors of a job: read ends of the run's stdout and stderr, as `pipes` says.
+/// What to launch. Descriptors of a job: read ends of the run's stdout and stderr, as `pipes` says, and the main
+/// process's pidfd.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Launch {
     pub(super) role: Role,

@@ -21,7 +21,7 @@ pub(super) struct Run {
     /// 0 until it is known.
     pub(super) pid: i32,
     /// Once the process is known, until it is reaped.
-    pub(super) pidfd: Option<OwnedFd>,
+    pub(super) pidfd: Option<Rc<OwnedFd>>,
     /// Read ends; shared with packets that are under way.
     pub(super) stdout: Option<Rc<OwnedFd>>,
     pub(super) stderr: Option<Rc<OwnedFd>>,

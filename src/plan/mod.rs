@@ -21,7 +21,7 @@ pub use capability::Capabilities;
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
 pub use name::Name;
 pub use run::{Exit, Job, RunId};
-pub use sandbox::{Sandbox, Scheduling, Syscalls};
+pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogSpec, Reload, Restart,
     ServiceSpec, Stderr, Stdout, StopSpec,

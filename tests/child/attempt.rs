@@ -72,6 +72,10 @@ fn bind_low(port: u16) -> i64 {
     };
     unsafe {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
-        libc::bind(fd, (&raw const address).cast(), size_of_val(&address) as u32).into()
+        let bound = libc::bind(fd, (&raw const address).cast(), size_of_val(&address) as u32);
+        let error = Errno::last();
+        libc::close(fd);
+        error.set();
+        bound.into()
     }
 }

@@ -1,0 +1,167 @@
+//! What a child sees of the host: its own mounts and network, as `sandbox` asks. A job goes where its service is.
+//! All of it is done as root, before the child becomes its user; Landlock is prepared here and holds later.
+
+#![forbid(unsafe_code)]
+
+use super::step::{Failure, Step};
+use crate::{
+    plan::{ReadOnly, Sandbox},
+    sys::{
+        Errno, Result as Sys,
+        landlock::Rules,
+        namespace::{self as ns, Memory},
+        process,
+    },
+};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+/// What `read-only = "system"` covers.
+const SYSTEM: [&str; 4] = ["/usr", "/etc", "/boot", "/efi"];
+/// What even `read-only = "strict"` leaves as it is: no files of the host's.
+const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+/// Bounds of what a service can put into memory there.
+const TEMPORARY_SIZE: &str = "mode=1777,size=10%,nr_inodes=400k";
+/// Devices that no service can do harm with.
+const DEVICES: [(&str, u64, u64); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+const LINKS: [(&str, &str); 6] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+    // Where systemd's journal listens; elsewhere it leads nowhere.
+    ("/dev/log", "/run/systemd/journal/dev-log"),
+];
+/// What stays of the host's /dev.
+const KEPT_OF_DEV: [&str; 3] = ["/dev/pts", "/dev/shm", "/dev/mqueue"];
+
+/// Goes where the service is to be: a new place, or that of the main process behind `main`. The rules that it is
+/// to be held to once it is the service's user, where the kernel has such.
+pub(super) fn enter(sandbox: &Sandbox, main: Option<BorrowedFd<'_>>) -> Result<Option<Rules>, Failure> {
+    let (mounts, network) = (sandbox.own_mounts(), sandbox.private_network);
+    if !mounts && !network {
+        return Ok(None);
+    }
+    if let Some(main) = main {
+        ns::join(main, mounts, network).map_err(failed(Step::Namespaces, "join those of the service"))?;
+        return rules(sandbox);
+    }
+    ns::open(mounts, network).map_err(failed(Step::Namespaces, "open new ones"))?;
+    if network {
+        ns::loopback_up().map_err(failed(Step::Namespaces, "bring up the loopback interface"))?;
+    }
+    if mounts {
+        read_only(sandbox)?;
+        if sandbox.hide_home {
+            for at in Sandbox::HOMES.into_iter().filter(|at| Path::new(at).exists()) {
+                ns::in_memory(Path::new(at), Memory::Empty, "mode=755,size=4k,nr_inodes=2")
+                    .map_err(failed(Step::Mount, &format!("hide {at}")))?;
+            }
+        }
+        if sandbox.private_tmp {
+            for at in TEMPORARY.into_iter().filter(|at| Path::new(at).exists()) {
+                ns::in_memory(Path::new(at), Memory::Files, TEMPORARY_SIZE)
+                    .map_err(failed(Step::Mount, &format!("give it a {at} of its own")))?;
+            }
+        }
+        if sandbox.private_devices {
+            devices().map_err(failed(Step::Mount, "give it a /dev of its own"))?;
+        }
+    }
+    rules(sandbox)
+}
+
+fn failed(step: Step, object: &str) -> impl FnOnce(Errno) -> Failure {
+    move |e| match e {
+        Errno::ENOSYS => Failure::ours(step, object, "this kernel is older than Linux 5.12"),
+        Errno::EPERM => Failure::ours(step, object, "keepd may not (it takes CAP_SYS_ADMIN)"),
+        Errno::ELOOP => Failure::ours(step, object, "there is a symbolic link on the way to it"),
+        e => Failure::call(step, e, object),
+    }
+}
+
+fn read_only(sandbox: &Sandbox) -> Result<(), Failure> {
+    if sandbox.read_only == ReadOnly::No {
+        return Ok(());
+    }
+    let strict = sandbox.read_only == ReadOnly::Strict;
+    let kernels = KERNELS.iter().map(Path::new).filter(|at| strict && at.exists());
+    // What stays as it is, is taken aside.
+    let mut aside = Vec::new();
+    for at in kernels.chain(sandbox.writable.iter().map(|p| p.as_path())) {
+        let copy = ns::place(at).and_then(|place| ns::copy_tree(place.as_fd()));
+        aside.push((at, copy.map_err(failed(Step::Mount, &format!("keep {} writable", at.display())))?));
+    }
+    if strict {
+        ns::place(Path::new("/"))
+            .and_then(|root| ns::read_only(root.as_fd(), true))
+            .map_err(failed(Step::Mount, "make / read-only"))?;
+    } else {
+        for at in SYSTEM.into_iter().filter(|at| Path::new(at).exists()) {
+            freeze(at).map_err(failed(Step::Mount, &format!("make {at} read-only")))?;
+        }
+    }
+    for (at, tree) in aside {
+        ns::place(at)
+            .and_then(|place| ns::put_tree(tree.as_fd(), place.as_fd()))
+            .map_err(failed(Step::Mount, &format!("keep {} writable", at.display())))?;
+    }
+    Ok(())
+}
+
+fn freeze(at: &str) -> Sys<()> {
+    let place = ns::place(Path::new(at))?;
+    let tree = ns::copy_tree(place.as_fd())?;
+    ns::read_only(tree.as_fd(), true)?;
+    ns::put_tree(tree.as_fd(), place.as_fd())
+}
+
+fn devices() -> Sys<()> {
+    let mut kept: Vec<(&Path, OwnedFd)> = Vec::new();
+    for at in KEPT_OF_DEV.into_iter().map(Path::new).filter(|at| at.exists()) {
+        kept.push((at, ns::copy_tree(ns::place(at)?.as_fd())?));
+    }
+    let dev = Path::new("/dev");
+    ns::in_memory(dev, Memory::Devices, "mode=755,size=64k,nr_inodes=32")?;
+    // The service's own is set afterwards.
+    process::umask(0);
+    for (at, major, minor) in DEVICES {
+        ns::make_device(Path::new(at), major, minor)?;
+    }
+    for (at, to) in LINKS {
+        ns::make_link(Path::new(at), to)?;
+    }
+    for (at, tree) in kept {
+        ns::make_dir(at)?;
+        ns::put_tree(tree.as_fd(), ns::place(at)?.as_fd())?;
+    }
+    ns::read_only(ns::place(dev)?.as_fd(), false)
+}
+
+/// The second wall behind `read-only = "strict"`.
+fn rules(sandbox: &Sandbox) -> Result<Option<Rules>, Failure> {
+    if sandbox.read_only != ReadOnly::Strict {
+        return Ok(None);
+    }
+    let wall = || -> Sys<Option<Rules>> {
+        let Some(rules) = Rules::new()? else { return Ok(None) };
+        let own = TEMPORARY.iter().filter(|_| sandbox.private_tmp);
+        let known = KERNELS.iter().chain(own).map(Path::new).filter(|at| at.exists());
+        for at in known.chain(sandbox.writable.iter().map(|p| p.as_path())) {
+            rules.allow(ns::place(at)?.as_fd())?;
+        }
+        Ok(Some(rules))
+    };
+    wall().map_err(|e| Failure::call(Step::Landlock, e, ""))
+}
