@@ -6,7 +6,7 @@
 
 use keepd::{
     logs::{Engine, From, Reader, Report, rotate},
-    plan::{LogSpec, Name, RunId},
+    plan::{LogFormat, LogSpec, Name, OnFull, RunId},
     sys::pipe,
 };
 use std::{
@@ -47,7 +47,7 @@ impl Rig {
     }
 
     fn spec(&self, service: &str, max_size: u64) -> LogSpec {
-        LogSpec { dir: self.dir(service), max_size, keep: 1_000_000, max_total: None }
+        LogSpec { dir: self.dir(service), max_size, keep: 1_000_000, max_total: None, on_full: OnFull::Drop, format: LogFormat::Raw, max_line: 65_536 }
     }
 
     fn attach(&self, service: &str, run: u64, spec: &LogSpec) -> PipeWriter {
@@ -534,7 +534,7 @@ fn what_is_in_the_pipes_is_written_before_the_end() {
         let (output, mut input) = pipe();
         input.write_all(lines(0..100).as_bytes()).unwrap();
         let spec =
-            LogSpec { dir: folder.path().join(n.to_string()), max_size: 1000, keep: 100, max_total: None };
+            LogSpec { dir: folder.path().join(n.to_string()), max_size: 1000, keep: 100, max_total: None, on_full: OnFull::Drop, format: LogFormat::Raw, max_line: 65_536 };
         engine.attach(&Name::new(&n.to_string()), RunId(n), &spec, Some(output), None);
         inputs.push(input);
     }
@@ -551,7 +551,7 @@ fn soak_engine() {
     let Ok(dir) = std::env::var("KEEPD_LOG_SOAK_DIR") else { return };
     let output = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let engine = Engine::start(|_| ()).unwrap();
-    let spec = LogSpec { dir: dir.into(), max_size: 30_000, keep: 1_000_000, max_total: None };
+    let spec = LogSpec { dir: dir.into(), max_size: 30_000, keep: 1_000_000, max_total: None, on_full: OnFull::Drop, format: LogFormat::Raw, max_line: 65_536 };
     engine.attach(&Name::new("web"), RunId(1), &spec, Some(output), None);
     let (_alive, never) = mpsc::channel::<()>();
     let _ = never.recv();

@@ -41,6 +41,8 @@ pub(super) enum Kind {
     TimeOrNever,
     /// A size of at least so many bytes.
     Size(u64),
+    /// Bytes, at least and at most so many.
+    SizeIn(u64, u64),
     Signal,
     /// An array of exit statuses and signal names.
     Exits,
@@ -231,11 +233,11 @@ static LOGS: &[Key] = &[
     key("logs.keep-for", LEAF),
     key("logs.max-total", Size(1)),
     key("logs.compress", Choice(&["none", "gzip"], &["none"])),
-    key("logs.format", Choice(&["raw", "timestamp", "json"], &["raw"])),
+    key("logs.format", choice(&["raw", "timestamp", "json"])),
     key("logs.stdout", choice(&["capture", "discard"])),
     key("logs.stderr", choice(&["merge", "separate", "discard"])),
-    key("logs.on-full", LEAF),
-    key("logs.max-line", LEAF),
+    key("logs.on-full", choice(&["drop", "block"])),
+    key("logs.max-line", SizeIn(64, 256 << 10)),
     key("logs.forward", LEAF),
 ];
 

@@ -11,7 +11,7 @@ use super::{
     value::Item,
 };
 use crate::plan::{
-    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogSpec, Mode, Name, Reload, Restart,
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Reload, Restart,
     ServiceSpec, Stderr, Stdout, StopSpec,
 };
 use std::{collections::BTreeMap, path::PathBuf};
@@ -142,6 +142,13 @@ impl<'a> Service<'a> {
             max_size: s.size("logs.max-size").unwrap_or(1),
             keep: s.small("logs.keep"),
             max_total: s.size("logs.max-total"),
+            on_full: if s.choice("logs.on-full") == "block" { OnFull::Block } else { OnFull::Drop },
+            format: match s.choice("logs.format") {
+                "timestamp" => LogFormat::Timestamp,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Raw,
+            },
+            max_line: s.size("logs.max-line").unwrap_or(1),
         }
     }
 }

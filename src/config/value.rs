@@ -72,6 +72,7 @@ impl Reader<'_> {
             Kind::TimeOrNever if raw.as_ref().as_str() == Some("never") => Ok(Value::Never),
             Kind::TimeOrNever => time(raw, 1).map(Value::Time),
             Kind::Size(min) => size(raw, *min).map(Value::Size),
+            Kind::SizeIn(min, max) => size_in(raw, *min, *max).map(Value::Size),
             Kind::Signal => signal(raw).map(Value::Signal),
             Kind::Mask => mask(raw).map(Value::Mask),
             Kind::Limit(_, bytes) => limit(raw, *bytes).map(|(soft, hard)| Value::Limit(soft, hard)),
@@ -133,7 +134,7 @@ fn expected(kind: &Kind) -> String {
         Kind::Permille(..) => "a number",
         Kind::Time(_) => "a duration such as \"10s\"",
         Kind::TimeOrNever => "a duration such as \"10s\", or \"never\"",
-        Kind::Size(_) => "a size such as \"50MiB\", or a number of bytes",
+        Kind::Size(_) | Kind::SizeIn(..) => "a size such as \"50MiB\", or a number of bytes",
         Kind::Signal => "a signal such as \"SIGTERM\"",
         Kind::Exits => "an array of exit statuses (0 to 255) and signal names",
         Kind::Mask => "an octal string such as \"0022\"",
@@ -223,6 +224,14 @@ fn size(raw: &Raw<'_>, min: u64) -> Result<u64, String> {
         None => parse_size(text(raw)?)?,
     };
     if bytes < min { Err(format!("it must be at least {min} byte")) } else { Ok(bytes) }
+}
+
+fn size_in(raw: &Raw<'_>, min: u64, max: u64) -> Result<u64, String> {
+    let bytes = size(raw, 0)?;
+    if (min..=max).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!("it must be between {} and {}", size_text(min), size_text(max)))
 }
 
 fn signal(raw: &Raw<'_>) -> Result<i32, String> {

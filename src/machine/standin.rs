@@ -2,7 +2,7 @@
 
 use super::service::Live;
 use crate::plan::{
-    Backoff, Breaker, LaunchSpec, LogSpec, Millis, Name, Reload, Restart, ServiceSpec, Stderr, Stdout,
+    Backoff, Breaker, LaunchSpec, LogFormat, LogSpec, Millis, Name, OnFull, Reload, Restart, ServiceSpec, Stderr, Stdout,
     StopSpec,
 };
 
@@ -43,6 +43,6 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
-        logs: LogSpec { dir: "/".into(), max_size: u64::MAX, keep: u32::MAX, max_total: None },
+        logs: LogSpec { dir: "/".into(), max_size: u64::MAX, keep: u32::MAX, max_total: None, on_full: OnFull::Drop, format: LogFormat::Raw, max_line: 65_536 },
     }
 }

@@ -187,6 +187,30 @@ pub enum Stderr {
     Discard,
 }
 
+/// `logs.on-full`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    /// The oldest lines that wait are dropped and counted.
+    #[default]
+    Drop,
+    /// The service waits.
+    Block,
+}
+
+/// `logs.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// The bytes as they came.
+    #[default]
+    Raw,
+    /// The time and a space before each line.
+    Timestamp,
+    /// An object for each line.
+    Json,
+}
+
 /// How captured output is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpec {
@@ -198,4 +222,10 @@ pub struct LogSpec {
     pub keep: u32,
     /// Bytes of all files of the service together; the oldest rotated ones go first. `None`: no such limit.
     pub max_total: Option<u64>,
+    /// What happens to output that cannot be written.
+    pub on_full: OnFull,
+    /// What a line looks like in the file.
+    pub format: LogFormat,
+    /// Bytes after which a line is split, where it is not kept as it came; at least 1.
+    pub max_line: u64,
 }

@@ -7,7 +7,7 @@ use keepd::{
         protocol::{LOADER_FD, MANAGER_FD, News, PACKET_MAX, Request, Turn},
     },
     plan::{
-        ApiSpec, Backoff, Breaker, Budget, DaemonSpec, Generation, LaunchSpec, LogLevel, LogSpec, Millis,
+        ApiSpec, Backoff, Breaker, Budget, DaemonSpec, Generation, LaunchSpec, LogFormat, LogLevel, LogSpec, Millis, OnFull,
         Mode, Name, Plan, Reload, Restart, RunId, ServiceSpec, Stderr, Stdout, StopSpec, image,
     },
     sys::{
@@ -509,7 +509,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         stdout: Stdout::Capture,
         stderr: Stderr::Merge,
     };
-    let logs = LogSpec { dir: "/nowhere".into(), max_size: 1, keep: 1, max_total: None };
+    let logs = LogSpec { dir: "/nowhere".into(), max_size: 1, keep: 1, max_total: None, on_full: OnFull::Drop, format: LogFormat::Raw, max_line: 65_536 };
     ServiceSpec {
         name: Name::new(name),
         instance: None,
