@@ -85,6 +85,8 @@ pub(super) struct Keeper {
     pub(super) remembered: BTreeMap<Name, String>,
     /// Bytes of those.
     pub(super) remembered_size: usize,
+    /// Descriptors that the manager wants to be there for the next one.
+    pub(super) kept: BTreeMap<String, Vec<Rc<OwnedFd>>>,
     pub(super) link: Link,
     pub(super) loading: Option<Loading>,
     pub(super) slots: Option<Slots>,
@@ -134,6 +136,7 @@ impl Keeper {
             look_at: 0,
             remembered: BTreeMap::new(),
             remembered_size: 0,
+            kept: BTreeMap::new(),
             link: Link::default(),
             loading: None,
             // Before there are many descriptors: the numbers must be low.
@@ -182,8 +185,8 @@ impl Keeper {
         self.on_time(clock::boottime_ms());
         for _ in 0..REQUESTS_PER_TURN {
             // What was asked for after `Exit` is void.
-            let Some(request) = self.next_request().filter(|_| self.exit.is_none()) else { break };
-            self.perform(request);
+            let Some((request, fds)) = self.next_request().filter(|_| self.exit.is_none()) else { break };
+            self.perform(request, fds);
         }
         Ok(())
     }

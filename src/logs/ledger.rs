@@ -292,7 +292,7 @@ pub(super) mod tests {
     impl Memory for Heap {}
 
     pub(crate) fn on_the_heap() -> Ledger {
-        Ledger::new(Box::new(Heap((0..BYTES / 8).map(|_| AtomicU64::new(0)).collect())))
+        Ledger::new(Box::new(Heap((0..HEAD + STAGE * STAGES as usize + STREAM * 16).map(|_| AtomicU64::new(0)).collect())))
     }
 
     const LINE: &[u8] = b"0123456\n";
@@ -419,7 +419,7 @@ pub(super) mod tests {
     fn a_kill_at_any_step_loses_doubles_and_tears_nothing() {
         let (mut steps, mut died) = (0, true);
         while died {
-            for second in 0..60 {
+            for second in 0..40 {
                 let mut world = World::new();
                 LIFE.set(Some(steps));
                 world.work();
@@ -449,7 +449,7 @@ pub(super) mod tests {
     fn records_know_their_owner() {
         let ledger = on_the_heap();
         let long = "x".repeat(NAME);
-        for (index, name, which) in [(0, "web", 0), (STREAMS - 1, long.as_str(), 1), (7, "", 0)] {
+        for (index, name, which) in [(0, "web", 0), (15, long.as_str(), 1), (7, "", 0)] {
             assert!(ledger.stream(index).claim(name, which));
             assert_eq!(ledger.stream(index).owner(), Some((name.to_owned(), which)));
             ledger.stream(index).release();

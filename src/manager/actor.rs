@@ -168,6 +168,7 @@ impl Actor {
             News::Hello(_)
             | News::Plan { .. }
             | News::Remembered { .. }
+            | News::Kept { .. }
             | News::Run { .. }
             | News::HelloEnd => {
                 tracing::error!("the keeper sent a hand-over twice; it is ignored");

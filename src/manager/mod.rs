@@ -20,7 +20,7 @@ pub use logstream::LogStream;
 
 use crate::{
     keeper::protocol::{Request, Up},
-    logs::{Engine, Report},
+    logs::{Engine, Report, Vault},
     machine::{Event, Machine, Outcome, Time, Wish},
     plan::{DaemonSpec, Millis, RunId},
     sys::{self, timer::Timer},
@@ -76,7 +76,7 @@ impl Manager {
     /// Must be called within a current-thread tokio runtime. Returns an exit status.
     ///
     /// # Errors
-    /// What keeps it from beginning: the log thread, the socket, the API's listener.
+    /// What keeps it from beginning: the log writers, the socket, the API's listener.
     pub async fn run(self, serve: impl FnOnce(Handle) -> io::Result<()>) -> io::Result<i32> {
         let Manager { socket, mut handed, spec } = self;
         let managers_before = handed.hello.managers_before;
@@ -116,9 +116,10 @@ fn prepare(socket: OwnedFd, handed: &mut HandOver) -> io::Result<(Actor, Inputs,
     let Some(plans) = plans::Plans::new(std::mem::take(&mut handed.plans), hello.generation) else {
         return Err(io::Error::other("the plan in force was not handed over"));
     };
-    // Not bounded, because the log thread must never wait: at most a report per run and rotation.
+    // Not bounded, because log writers must never wait: at most a report per run and rotation.
     let (reports, from_logs) = mpsc::unbounded_channel();
-    let logs = Arc::new(Engine::start(move |report: Report| drop(reports.send(report)))?);
+    let vault = Vault::new(std::mem::take(&mut handed.kept), link::deposit(socket.try_clone()?))?;
+    let logs = Arc::new(Engine::with(vault, move |report: Report| drop(reports.send(report)))?);
     let seed = (u64::from(hello.pid) << 32) ^ sys::clock::wall_ms();
     let next_run = RunId(hello.last_run.0 + 1);
     let machine = if hello.managers_before == 0 {
