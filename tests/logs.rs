@@ -378,8 +378,7 @@ fn what_is_in_the_pipes_is_written_before_the_end() {
     for n in 0..20 {
         let (output, mut input) = pipe();
         input.write_all(lines(0..100).as_bytes()).unwrap();
-        let spec =
-            spec(&folder.path().join(n.to_string()), 1000);
+        let spec = spec(&folder.path().join(n.to_string()), 1000);
         engine.attach(&Name::new(&n.to_string()), RunId(n), &spec, Some(output), None);
         inputs.push(input);
     }

@@ -122,7 +122,9 @@ impl Audit {
             }
             let text = std::str::from_utf8(text).unwrap();
             let message = match &*self.format {
-                "timestamp" => text.split_once("Z ").unwrap_or_else(|| panic!("{path:?}: {text:?}")).1.to_owned(),
+                "timestamp" => {
+                    text.split_once("Z ").unwrap_or_else(|| panic!("{path:?}: {text:?}")).1.to_owned()
+                }
                 "json" => {
                     let value: serde_json::Value = serde_json::from_str(text).unwrap();
                     format!("{}\n", value["message"].as_str().unwrap())
@@ -236,7 +238,10 @@ fn soak(format: &str, troubled: bool) -> Audit {
     }
     assert!(audit.rest.is_empty(), "the end is missing");
     assert_eq!(audit.number, count.load(SeqCst), "the last lines are missing");
-    eprintln!("{kills} kills, {} lines, {} of them dropped, {} files", audit.number, audit.dropped, audit.files);
+    eprintln!(
+        "{kills} kills, {} lines, {} of them dropped, {} files",
+        audit.number, audit.dropped, audit.files
+    );
     assert!(audit.files > kills / 4, "hardly anything was written between the kills");
     audit
 }

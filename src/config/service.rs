@@ -11,8 +11,8 @@ use super::{
     value::Item,
 };
 use crate::plan::{
-    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Reload, Restart,
-    ServiceSpec, Stderr, Stdout, StopSpec,
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Reload,
+    Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -90,7 +90,9 @@ impl Engine {
     ) {
         let post = match self.post(spec) {
             Ok(post) => post,
-            Err(e) => return tracing::error!("{service}: cannot start a log writer: {e}; its output is not read"),
+            Err(e) => {
+                return tracing::error!("{service}: cannot start a log writer: {e}; its output is not read");
+            }
         };
         let mut books = self.register.books();
         let account = books.account(service);

@@ -21,7 +21,14 @@ impl Form<'_> {
     /// Writes the lines in `seen` to `out` until that has at least `enough` bytes, and returns how many bytes
     /// of `seen` are done. `whole`: nothing follows, so a line without its end is ended here; else it is left
     /// for the next call, unless it is too long.
-    pub(super) fn write(&self, seen: &[u8], whole: bool, time_us: u64, enough: u64, out: &mut Vec<u8>) -> usize {
+    pub(super) fn write(
+        &self,
+        seen: &[u8],
+        whole: bool,
+        time_us: u64,
+        enough: u64,
+        out: &mut Vec<u8>,
+    ) -> usize {
         let stamp = stamp(time_us);
         let mut done = 0;
         while done < seen.len() && (out.len() as u64) < enough {
@@ -109,7 +116,10 @@ mod tests {
         let written = all(LogFormat::Json, 100, b"a \"quote\"\\\0\x1b[1m\xff\xc3\xa9\n");
         let value: serde_json::Value = serde_json::from_str(&written).unwrap();
         assert_eq!(value["message"], "a \"quote\"\\\0\u{1b}[1m\u{fffd}\u{e9}");
-        assert_eq!((&value["time"], &value["stream"]), (&"2026-11-21T00:00:00.123456Z".into(), &"stdout".into()));
+        assert_eq!(
+            (&value["time"], &value["stream"]),
+            (&"2026-11-21T00:00:00.123456Z".into(), &"stdout".into())
+        );
         assert!(written.is_ascii() || written.contains('\u{e9}'));
         assert_eq!(written.matches('\n').count(), 1);
     }
@@ -120,7 +130,8 @@ mod tests {
         let bodies: Vec<&str> = split.lines().map(|l| l.split_once(' ').unwrap().1).collect();
         assert_eq!(bodies, ["1234 [line continues]", "5678", "1234", "1234 [line continues]", "5"]);
         let split = all(LogFormat::Json, 4, b"123456\n");
-        let values: Vec<serde_json::Value> = split.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let values: Vec<serde_json::Value> =
+            split.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!((&values[0]["message"], &values[0]["continues"]), (&"1234".into(), &true.into()));
         assert_eq!((&values[1]["message"], values[1].get("continues")), (&"56".into(), None));
     }
@@ -131,7 +142,8 @@ mod tests {
         let text = "keepd: dropped 2 lines (30 bytes) here";
         assert_eq!(marker(&form(LogFormat::Raw), 2, 30, TIME), format!("{text}\n").into_bytes());
         assert!(marker(&form(LogFormat::Timestamp), 2, 30, TIME).ends_with(format!("Z {text}\n").as_bytes()));
-        let value: serde_json::Value = serde_json::from_slice(&marker(&form(LogFormat::Json), 2, 30, TIME)).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_slice(&marker(&form(LogFormat::Json), 2, 30, TIME)).unwrap();
         assert_eq!(value["message"], text);
     }
 

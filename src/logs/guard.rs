@@ -169,7 +169,8 @@ fn attend(register: &Register, post: &Post, watch: &mut Watch, dropper: &mut Dro
         shed.retired.into_iter().for_each(|source| register.retire(source, post));
         if waits && !watch.told.iter().any(|t| t.token == feed.token) {
             let path = feed.folder().join("current");
-            let message = format!("cannot write {}: the file system does not answer; output waits", path.display());
+            let message =
+                format!("cannot write {}: the file system does not answer; output waits", path.display());
             register.trouble(&feed, GUARD, Some(&message));
             watch.told.push(feed);
         }

@@ -103,7 +103,12 @@ impl Intake {
     ///
     /// # Errors
     /// If there is no room for one.
-    pub(super) fn record(&mut self, vault: &Vault, name: &crate::plan::Name, which: usize) -> io::Result<u32> {
+    pub(super) fn record(
+        &mut self,
+        vault: &Vault,
+        name: &crate::plan::Name,
+        which: usize,
+    ) -> io::Result<u32> {
         if let Some(record) = self.record {
             return Ok(record);
         }
@@ -125,7 +130,8 @@ impl Intake {
                 break;
             }
             let waited = source.finishing.is_some_and(|deadline| now >= deadline);
-            let over = waited || source.finishing.is_some() && self.queue.iter().skip(1).any(Source::half_full);
+            let over =
+                waited || source.finishing.is_some() && self.queue.iter().skip(1).any(Source::half_full);
             let target = match () {
                 () if over => 0,
                 () if fill > source.capacity / 2 => source.capacity / 4,
@@ -177,7 +183,12 @@ impl Intake {
 
 /// Saves the first line from being dropped: its beginning may be on its way to the file already. Where no stage
 /// is to be had for it, the line is torn, and what is dropped of it is counted.
-fn rest_of_line(source: &Source, record: u32, vault: &Vault, dropper: &mut Dropper) -> Option<(Stage, usize)> {
+fn rest_of_line(
+    source: &Source,
+    record: u32,
+    vault: &Vault,
+    dropper: &mut Dropper,
+) -> Option<(Stage, usize)> {
     let pipe = source.pipe.as_fd();
     let Look::Bytes(seen) = dropper.scratch.look(pipe).ok()? else { return None };
     let len = seen.iter().position(|b| *b == b'\n')? + 1;
@@ -207,7 +218,9 @@ fn discard(
         None => vault.stage(true)?,
     };
     let stage = dropper.stage.insert(stage);
-    let Look::Bytes(seen) = dropper.scratch.look_at(pipe, most.min(GLANCE))? else { return Ok(Count::default()) };
+    let Look::Bytes(seen) = dropper.scratch.look_at(pipe, most.min(GLANCE))? else {
+        return Ok(Count::default());
+    };
     let cut = seen.iter().rposition(|b| *b == b'\n').map_or(seen.len(), |i| i + 1);
     stage.label(&vault.ledger).condemn(record);
     let taken = stage.take_from(pipe, cut)?;

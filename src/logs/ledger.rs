@@ -292,7 +292,9 @@ pub(super) mod tests {
     impl Memory for Heap {}
 
     pub(crate) fn on_the_heap() -> Ledger {
-        Ledger::new(Box::new(Heap((0..HEAD + STAGE * STAGES as usize + STREAM * 16).map(|_| AtomicU64::new(0)).collect())))
+        Ledger::new(Box::new(Heap(
+            (0..HEAD + STAGE * STAGES as usize + STREAM * 16).map(|_| AtomicU64::new(0)).collect(),
+        )))
     }
 
     const LINE: &[u8] = b"0123456\n";
@@ -429,8 +431,12 @@ pub(super) mod tests {
                 LIFE.set(None);
                 world.recover();
                 let written: Vec<u8> = world.file.iter().copied().filter(u8::is_ascii_uppercase).collect();
-                let waiting: Vec<u8> =
-                    world.pipe.iter().filter(|b| b.is_ascii_alphabetic()).map(u8::to_ascii_uppercase).collect();
+                let waiting: Vec<u8> = world
+                    .pipe
+                    .iter()
+                    .filter(|b| b.is_ascii_alphabetic())
+                    .map(u8::to_ascii_uppercase)
+                    .collect();
                 let marks = String::from_utf8_lossy(&world.file).matches("dropped").count() as u64;
                 let dropped = world.ledger.stream(3).told().get();
                 let context = format!("killed after {steps} and {second} steps: {world:?}");

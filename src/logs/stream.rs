@@ -294,7 +294,13 @@ impl Stream {
     }
 
     /// Writes what is in the stage and gives it back empty. What cannot be written waits with the feed.
-    fn pour(&mut self, stage: Stage, feed: &Feed, tools: &mut Tools<'_>, turn: &mut Turn) -> io::Result<Stage> {
+    fn pour(
+        &mut self,
+        stage: Stage,
+        feed: &Feed,
+        tools: &mut Tools<'_>,
+        turn: &mut Turn,
+    ) -> io::Result<Stage> {
         let mut moved = 0;
         let mut file = self.file(turn);
         let done = file.pour(&stage, tools.vault, &mut tools.dropper.scratch, tools.step, &mut moved);

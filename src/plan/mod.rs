@@ -19,8 +19,8 @@ pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
 pub use name::Name;
 pub use run::{Exit, Job, RunId};
 pub use service::{
-    Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec, OnFull,
-    Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
+    OnFull, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 pub use unit::Millis;
 

@@ -20,7 +20,8 @@ pub struct Mounts {
 impl Mounts {
     /// Reads the table.
     pub fn new() -> io::Result<Mounts> {
-        let mut mounts = Mounts { table: File::open("/proc/self/mountinfo")?, known: Vec::new() };
+        // Of this thread: it may have mounts of its own.
+        let mut mounts = Mounts { table: File::open("/proc/thread-self/mountinfo")?, known: Vec::new() };
         mounts.read()?;
         Ok(mounts)
     }
@@ -55,7 +56,8 @@ impl Mounts {
 fn parse(text: &[u8]) -> Vec<(PathBuf, String)> {
     let lines = text.split(|b| *b == b'\n');
     let fields = lines.map(|line| line.split(|b| *b == b' ').collect::<Vec<_>>());
-    let mounts = fields.filter_map(|f| Some((unescape(f.get(4)?), String::from_utf8_lossy(f.get(2)?).into())));
+    let mounts =
+        fields.filter_map(|f| Some((unescape(f.get(4)?), String::from_utf8_lossy(f.get(2)?).into())));
     mounts.collect()
 }
 

@@ -84,7 +84,14 @@ impl Poller {
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
         epoll.add(&*nudge, EpollEvent::new(EpollFlags::EPOLLIN, NUDGE))?;
         let watches = Watches(Arc::new(epoll));
-        Ok(Poller { watches, timer, nudge, alarm: None, fired: false, events: vec![EpollEvent::empty(); 256] })
+        Ok(Poller {
+            watches,
+            timer,
+            nudge,
+            alarm: None,
+            fired: false,
+            events: vec![EpollEvent::empty(); 256],
+        })
     }
 
     /// A handle for other threads.

@@ -7,8 +7,9 @@ use keepd::{
         protocol::{LOADER_FD, MANAGER_FD, News, PACKET_MAX, Request, Turn},
     },
     plan::{
-        ApiSpec, Backoff, Breaker, Budget, DaemonSpec, Generation, LaunchSpec, LogFormat, LogLevel, LogSpec, Millis, OnFull,
-        Mode, Name, Plan, Reload, Restart, RunId, ServiceSpec, Stderr, Stdout, StopSpec, image,
+        ApiSpec, Backoff, Breaker, Budget, DaemonSpec, Generation, LaunchSpec, LogFormat, LogLevel, LogSpec,
+        Millis, Mode, Name, OnFull, Plan, Reload, Restart, RunId, ServiceSpec, Stderr, Stdout, StopSpec,
+        image,
     },
     sys::{
         clock, fd, memory, packet, pidfd,
@@ -509,7 +510,15 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         stdout: Stdout::Capture,
         stderr: Stderr::Merge,
     };
-    let logs = LogSpec { dir: "/nowhere".into(), max_size: 1, keep: 1, max_total: None, on_full: OnFull::Drop, format: LogFormat::Raw, max_line: 65_536 };
+    let logs = LogSpec {
+        dir: "/nowhere".into(),
+        max_size: 1,
+        keep: 1,
+        max_total: None,
+        on_full: OnFull::Drop,
+        format: LogFormat::Raw,
+        max_line: 65_536,
+    };
     ServiceSpec {
         name: Name::new(name),
         instance: None,

@@ -63,7 +63,15 @@ pub fn service(name: &str) -> ServiceSpec {
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
-        logs: LogSpec { dir: format!("/var/log/keepd/{name}").into(), max_size: 1, keep: 1, max_total: None, on_full: OnFull::Drop, format: LogFormat::Raw, max_line: 65_536 },
+        logs: LogSpec {
+            dir: format!("/var/log/keepd/{name}").into(),
+            max_size: 1,
+            keep: 1,
+            max_total: None,
+            on_full: OnFull::Drop,
+            format: LogFormat::Raw,
+            max_line: 65_536,
+        },
     }
 }
 
