@@ -260,7 +260,7 @@ impl Total<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use std::{cell::Cell, sync::Arc};
 
@@ -270,7 +270,7 @@ pub(super) mod tests {
     }
 
     /// One more step, unless the process is dead by now.
-    pub(crate) fn dead() -> bool {
+    pub(super) fn dead() -> bool {
         LIFE.with(|life| match life.get() {
             None => false,
             Some(0) => true,
@@ -291,7 +291,7 @@ pub(super) mod tests {
     }
     impl Memory for Heap {}
 
-    pub(crate) fn on_the_heap() -> Ledger {
+    fn on_the_heap() -> Ledger {
         Ledger::new(Box::new(Heap(
             (0..HEAD + STAGE * STAGES as usize + STREAM * 16).map(|_| AtomicU64::new(0)).collect(),
         )))
