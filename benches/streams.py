@@ -8,6 +8,7 @@ from measures import LINE
 from subjects import Keepd
 
 STAMP = 28  # bytes of a time stamp and its space
+TAI = 26  # the same of s6-log
 
 
 class Capture:
@@ -55,7 +56,7 @@ def blast(bench, subjects, mode, total, extra=0, form="raw"):
                 return flow(run, lambda: run.subject.log_files("blast"), lines, extra)
             run.launch(["/bin/sh", "-c", f"{' '.join(argv)} | {{ {subject.command(run.root)}; }}"],
                        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
-            return flow(run, lambda: subject.files(run.root), lines, extra if subject.name == "limit" else 0)
+            return flow(run, lambda: subject.files(run.root), lines, TAI if extra else 0)
 
     return bench.turns([*(s for s in subjects if s.found()), Keepd], bench.opt.log_rounds, once)
 

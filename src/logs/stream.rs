@@ -272,7 +272,7 @@ impl Stream {
                         Some(most) => most,
                         None => {
                             self.partial = source.fill()?;
-                            return Ok(None);
+                            return Ok((taken > 0).then_some(0));
                         }
                     }
                 }
