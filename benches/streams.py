@@ -3,7 +3,7 @@ import os
 import shutil
 import time
 
-from cage import Noise, now_ns, supervisor_side
+from cage import Noise, now_ns
 from measures import LINE
 from subjects import Keepd
 
@@ -95,14 +95,13 @@ def paced(bench, n, bytes, tick_us, seconds):
         noise, before, began = Noise(run.cage), keepd_cpu(run), time.monotonic()
         time.sleep(max(seconds - 5, 1))
         cpu = (keepd_cpu(run) - before) / (time.monotonic() - began)
-        pss = supervisor_side(run.cage)["pss_kib"]
         deadline = time.monotonic() + 60
         while not all(run.stamps.get(n + i)[0] for i in range(n)):
             if time.monotonic() > deadline:
                 raise TimeoutError("some writers did not end")
             time.sleep(0.05)
         longest = max(run.stamps.get(n + i)[0] for i in range(n)) / 1e6
-        return dict(longest_wait_ms=longest, core_percent=cpu * 100, pss_kib=pss, foreign_cores=noise.cores())
+        return dict(longest_wait_ms=longest, core_percent=cpu * 100, foreign_cores=noise.cores())
 
 
 def keepd_cpu(run):

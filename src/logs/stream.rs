@@ -31,8 +31,11 @@ use std::{
 const TURN: usize = 1 << 20;
 /// Rotations in one turn, about.
 const STEPS: u64 = 64;
-/// Bounds of the delay between batches, in microseconds.
-const DELAY: (u64, u64) = (50, 4_000);
+/// Bounds of the delay between batches, in microseconds: many services of a moderate rate cost little where each
+/// is read a few dozen times a second.
+const DELAY: (u64, u64) = (50, 16_000);
+/// The delay after a quiet time.
+const QUIET: u64 = 4_000;
 /// Between attempts to write again.
 const RETRY: u64 = 1_000_000;
 /// Between looks at the pipe while in trouble.
@@ -106,7 +109,7 @@ impl Stream {
     pub(super) fn new(feed: Arc<Feed>) -> Stream {
         let spec = feed.intake().spec.clone();
         let store = Store::new(&folder(&spec, feed.which), "current", "", limits(&spec));
-        Stream { feed, due: None, store, spec, trouble: None, partial: 0, delay: DELAY.1, last: 0 }
+        Stream { feed, due: None, store, spec, trouble: None, partial: 0, delay: QUIET, last: 0 }
     }
 
     pub(super) fn close(&mut self) {
@@ -152,15 +155,14 @@ impl Stream {
         let fill = source.fill()?;
         if fill == 0 {
             let end = pipe::ended(source.pipe.as_fd()) && source.fill()? == 0;
-            self.delay = DELAY.1;
+            self.delay = QUIET;
             if !end && !finishing {
                 return Ok(Next::Arm);
             }
             turn.retired.extend(intake.queue.pop_front());
             return Ok(Next::At(now));
         }
-        let over = finishing || pipe::ended(source.pipe.as_fd());
-        if fill == self.partial && !over {
+        if fill == self.partial && !finishing && !pipe::ended(source.pipe.as_fd()) {
             return Ok(Next::Grow);
         }
         let much = fill >= capacity / 4;
@@ -172,7 +174,7 @@ impl Stream {
         let left = self.take(fill, &feed, record, tools, turn)?;
         self.last = clock::monotonic_us();
         let Some(left) = left else {
-            self.delay = DELAY.1;
+            self.delay = QUIET;
             return Ok(Next::Grow);
         };
         if finishing && left == 0 {

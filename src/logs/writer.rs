@@ -24,8 +24,8 @@ use std::{
 /// Until the poller is asked again to watch a pipe that it refused, in microseconds.
 const REARM: u64 = 100_000;
 /// Services that wake us so soon after one another are let gather for so long: it is the waking that costs.
-const SOON: u64 = 10_000;
-const GATHER: u64 = 5_000;
+const SOON: u64 = 20_000;
+const GATHER: u64 = 10_000;
 
 /// See the head of this file.
 pub(super) struct Writer {
