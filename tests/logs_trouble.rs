@@ -9,7 +9,10 @@ use keepd::{
     logs::Report,
     plan::{LogFormat, LogSpec, Name, OnFull, RunId},
 };
-use nix::{mount, sched};
+use nix::{
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+    mount, sched,
+};
 use std::{
     fs,
     io::Write,
@@ -258,18 +261,17 @@ fn a_folder_that_is_replaced_by_a_link_again_and_again_leads_nowhere() {
     fs::create_dir(&canary).unwrap();
     fs::write(canary.join("current"), "canary\n").unwrap();
     fs::create_dir(&dir).unwrap();
+    symlink(&canary, &away).unwrap();
     let mut input = rig.attach("web", 1, &rig.spec("web", 2_000));
     let enough = Arc::new(AtomicBool::new(false));
     let swapper = thread::spawn({
         let (dir, away, enough) = (dir.clone(), away.clone(), enough.clone());
         move || {
             let mut swaps = 0;
-            while !enough.load(SeqCst) {
-                fs::rename(&dir, &away).unwrap();
-                symlink(&canary, &dir).unwrap();
+            // In one step, so that the engine never finds nothing there, and makes a folder in our way.
+            while !enough.load(SeqCst) || swaps % 2 == 1 {
+                renameat2(AT_FDCWD, &dir, AT_FDCWD, &away, RenameFlags::RENAME_EXCHANGE).unwrap();
                 thread::yield_now();
-                fs::remove_file(&dir).unwrap();
-                fs::rename(&away, &dir).unwrap();
                 swaps += 1;
             }
             let current = fs::read_to_string(canary.join("current")).unwrap();
