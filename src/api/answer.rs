@@ -96,6 +96,10 @@ async fn call(
         Call::Events => event_stream(handle, &head.headers, &query),
         Call::Plan => Ok(json(StatusCode::OK, &handle.plan().await?)),
         Call::Apply => Ok(json(StatusCode::OK, &handle.apply(query.wait(WAIT)?).await?)),
+        Call::Reopen => {
+            handle.reopen().await;
+            Ok(condition(StatusCode::OK, "reopened"))
+        }
         Call::Shutdown => {
             handle.shutdown(query.flag("force", false)?).await?;
             Ok(condition(StatusCode::ACCEPTED, "stopping"))

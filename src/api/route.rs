@@ -26,6 +26,7 @@ pub enum Call {
     Events,
     Plan,
     Apply,
+    Reopen,
     Shutdown,
     Alive,
     Ready,
@@ -63,6 +64,7 @@ pub const ROUTES: &[Route] = &[
     post("/v1/services/{name}/reload", WAIT, Call::Act(Action::Reload)),
     post("/v1/services/{name}/signal", WAIT, Call::Signal),
     post("/v1/apply", WAIT, Call::Apply),
+    post("/v1/reopen", &[], Call::Reopen),
     post("/v1/shutdown", &["force"], Call::Shutdown),
 ];
 

@@ -140,8 +140,11 @@ impl<'a> Service<'a> {
         LogSpec {
             dir: context.log_dir.join(name.as_str()),
             max_size: s.size("logs.max-size").unwrap_or(1),
+            rotate: s.rotate("logs.rotate"),
             keep: s.small("logs.keep"),
+            keep_for: s.time("logs.keep-for"),
             max_total: s.size("logs.max-total"),
+            compress: s.choice("logs.compress") == "gzip",
         }
     }
 }

@@ -43,6 +43,8 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Take the configuration files over, all or nothing
     Apply(ApplyArgs),
+    /// Open all log files by their names again, after somebody moved them
+    Reopen,
     /// Stop all services in order, then keepd itself
     Shutdown(ShutdownArgs),
     /// Print a completion script for a shell

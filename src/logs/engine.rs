@@ -1,8 +1,8 @@
 //! The handle on the log thread: what others say to it, and what it tells them.
 
-use super::{Counters, pump::Pump};
+use super::{Counters, Housekeeper, pump::Pump};
 use crate::{
-    plan::{LogSpec, Name, RunId},
+    plan::{LogSpec, Name, Plan, RunId},
     sys::poller::{Nudge, Poller},
 };
 use std::{
@@ -17,7 +17,7 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// What the log thread tells. It calls the report itself, so that must not wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +31,25 @@ pub enum Report {
 }
 
 pub(super) enum Command {
-    Attach { service: Name, run: RunId, spec: LogSpec, stdout: Option<OwnedFd>, stderr: Option<OwnedFd> },
-    Finish { run: RunId },
-    Update { service: Name, spec: LogSpec },
-    Forget { service: Name },
-    Reopen,
+    Attach {
+        service: Name,
+        run: RunId,
+        spec: LogSpec,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+    },
+    Finish {
+        run: RunId,
+    },
+    Update {
+        service: Name,
+        spec: LogSpec,
+    },
+    Forget {
+        service: Name,
+    },
+    /// The sender is dropped when it is done.
+    Reopen(oneshot::Sender<()>),
     Stop,
 }
 
@@ -72,19 +86,28 @@ pub struct Engine {
     commands: mpsc::Sender<Command>,
     nudge: Nudge,
     shared: Arc<Shared>,
+    housekeeper: Housekeeper,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
     /// Starts the thread, which sleeps until it is given a pipe with something in it.
     pub fn start(report: impl Fn(Report) + Send + 'static) -> io::Result<Engine> {
+        Engine::start_with(Housekeeper::default(), report)
+    }
+
+    /// The same with a housekeeper that others use too.
+    pub fn start_with(
+        housekeeper: Housekeeper,
+        report: impl Fn(Report) + Send + 'static,
+    ) -> io::Result<Engine> {
         let poller = Poller::new()?;
         let nudge = poller.nudge();
         let shared = Arc::new(Shared::default());
         let (commands, received) = mpsc::channel();
-        let pump = Pump::new(poller, received, shared.clone(), Box::new(report))?;
+        let pump = Pump::new(poller, received, shared.clone(), Box::new(report), housekeeper.clone())?;
         let thread = thread::Builder::new().name("logs".into()).spawn(move || pump.run())?;
-        Ok(Engine { commands, nudge, shared, thread: Some(thread) })
+        Ok(Engine { commands, nudge, shared, housekeeper, thread: Some(thread) })
     }
 
     /// Takes over the read ends of a run's pipes, which are non-blocking. They are read when every earlier
@@ -117,8 +140,18 @@ impl Engine {
     }
 
     /// Closes every file; what is written next goes to the file that bears the name then.
-    pub fn reopen(&self) {
-        self.send(Command::Reopen);
+    /// The receiver ends when no service's file that was open is written any more.
+    pub fn reopen(&self) -> oneshot::Receiver<()> {
+        // That is for files that others write, such as the daemon's own log.
+        self.housekeeper.reopen();
+        let (done, ended) = oneshot::channel();
+        self.send(Command::Reopen(done));
+        ended
+    }
+
+    /// The plan in force: its limits for all logs together hold from now on, also for those that nobody writes.
+    pub fn host(&self, plan: &Plan) {
+        self.housekeeper.host(plan);
     }
 
     /// The service's totals; they stay the same object until it is forgotten.

@@ -2,8 +2,10 @@
 //! all of them; with nothing to do it does not wake up.
 
 use super::{
+    Housekeeper,
+    alarm::{ALARM, Alarm},
     engine::{Account, Command, Report, Shared},
-    rotate::Limits,
+    place::Place,
     scratch::Scratch,
     stream::{Next, Source, Stream, Why},
 };
@@ -15,7 +17,6 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
 };
 
@@ -44,6 +45,8 @@ pub(super) struct Pump {
     commands: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
     report: Box<dyn Fn(Report) + Send>,
+    housekeeper: Housekeeper,
+    alarm: Alarm,
     scratch: Scratch,
     names: HashMap<Name, u64>,
     /// By number; a number is never used again, so late events and times find nobody.
@@ -60,12 +63,15 @@ impl Pump {
         commands: mpsc::Receiver<Command>,
         shared: Arc<Shared>,
         report: Box<dyn Fn(Report) + Send>,
+        housekeeper: Housekeeper,
     ) -> io::Result<Pump> {
         Ok(Pump {
             poller,
             commands,
             shared,
             report,
+            housekeeper,
+            alarm: Alarm::new()?,
             scratch: Scratch::new()?,
             names: HashMap::new(),
             services: HashMap::new(),
@@ -93,8 +99,13 @@ impl Pump {
                 }
             }
             for &token in &ready {
-                self.turn(token, Why::Ready);
+                if token == ALARM {
+                    self.tick();
+                } else {
+                    self.turn(token, Why::Ready);
+                }
             }
+            self.alarm.arm(&self.poller);
             let now = clock::monotonic_us();
             let due: Vec<u64> = self.due.range(..=(now, u64::MAX)).map(|(_, token)| *token).collect();
             for token in due {
@@ -111,7 +122,7 @@ impl Pump {
             Command::Finish { run } => self.finish(run),
             Command::Update { service, spec } => self.update(&service, &spec),
             Command::Forget { service } => self.forget(&service),
-            Command::Reopen => {
+            Command::Reopen(_done) => {
                 for stream in self.services.values_mut().flat_map(|s| &mut s.streams) {
                     stream.store().close();
                 }
@@ -129,7 +140,7 @@ impl Pump {
         let service = self.services.entry(number).or_insert_with(|| Service {
             account: self.shared.account(&name),
             name,
-            streams: folders(&spec.dir).map(|dir| Stream::new(&dir, limits(spec))),
+            streams: places(spec).map(|place| Stream::new(place, spec.into(), &self.housekeeper)),
             due: [None; 2],
             trouble: None,
         });
@@ -146,8 +157,8 @@ impl Pump {
 
     fn update(&mut self, name: &Name, spec: &LogSpec) {
         let Some(service) = self.names.get(name).and_then(|n| self.services.get_mut(n)) else { return };
-        for (stream, dir) in service.streams.iter_mut().zip(folders(&spec.dir)) {
-            stream.store().update(&dir, limits(spec));
+        for (stream, place) in service.streams.iter_mut().zip(places(spec)) {
+            stream.store().update(place, spec.into());
         }
     }
 
@@ -202,11 +213,27 @@ impl Pump {
                 message: service.trouble.clone(),
             });
         }
+        let due = service.streams[which].store().due_ms();
+        self.alarm.not_later_than(due);
         self.schedule(token, turn.next);
         for source in turn.retired {
             self.retire(source);
         }
         moved
+    }
+
+    /// The time of a rotation has come, or the clock was set. What cannot be rotated now is with the next write.
+    fn tick(&mut self) {
+        self.alarm.clear();
+        for service in self.services.values_mut() {
+            for stream in &mut service.streams {
+                if let Ok(Some(file)) = stream.store().tick() {
+                    service.account.changed.send_modify(|n| *n = n.wrapping_add(1));
+                    (self.report)(Report::Rotated { service: service.name.clone(), file });
+                }
+                self.alarm.not_later_than(stream.store().due_ms());
+            }
+        }
     }
 
     /// What the stream waits for from now on.
@@ -274,10 +301,6 @@ impl Pump {
 }
 
 /// Where stdout and stderr go.
-fn folders(dir: &Path) -> [PathBuf; 2] {
-    [dir.into(), dir.join("stderr")]
-}
-
-fn limits(spec: &LogSpec) -> Limits {
-    Limits { max_size: spec.max_size.max(1), keep: spec.keep, max_total: spec.max_total }
+fn places(spec: &LogSpec) -> [Place; 2] {
+    [false, true].map(|stderr| Place::of(&spec.dir, stderr))
 }

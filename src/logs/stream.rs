@@ -8,7 +8,8 @@
 //! would soon block, the oldest are dropped and counted, and a line in the file says so afterwards.
 
 use super::{
-    Counters,
+    Counters, Housekeeper,
+    place::Place,
     rotate::{LONGEST_LINE, Limits, Room, room},
     scratch::{Look, Scratch},
     store::Store,
@@ -24,7 +25,7 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// Bytes that one stream may move before others have their turn.
@@ -114,8 +115,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(dir: &Path, limits: Limits) -> Stream {
-        let store = Store::new(dir, "current", "", limits);
+    pub(super) fn new(place: Place, limits: Limits, housekeeper: &Housekeeper) -> Stream {
+        let store = Store::new(place, limits, housekeeper);
         Stream { store, queue: VecDeque::new(), trouble: None, dropped: (0, 0), delay: DELAY.1, last: 0 }
     }
 
@@ -235,12 +236,12 @@ impl Stream {
     /// Moves one batch, at most to the end of the file's last line.
     fn step(&mut self, most: usize, scratch: &mut Scratch, turn: &mut Turn) -> io::Result<Moved> {
         let Some(source) = self.queue.front() else { return Ok(Moved::Empty) };
-        let max_size = self.store.limits().max_size;
         if self.store.ready()?.full {
             turn.rotated.extend(self.store.rotate()?);
         }
         let open = self.store.ready()?;
-        let (len, ends) = match room(open.size, max_size) {
+        let limit = open.limit;
+        let (len, ends) = match room(open.size, limit) {
             Room::Free(free) => (most.min(BATCH).min(usize::try_from(free).unwrap_or(BATCH)), false),
             Room::Line => match scratch.look(source.pipe.as_fd())? {
                 Look::Bytes(seen) => match seen.iter().position(|b| *b == b'\n') {
@@ -253,11 +254,11 @@ impl Stream {
         };
         let moved = pipe::splice(source.pipe.as_fd(), &open.file, open.size, len)?;
         if let Moved::Bytes(n) = moved {
-            if open.size + 1 >= max_size {
+            if open.size + 1 >= limit {
                 open.overlong += n as u64;
                 open.full = ends && n == len || open.overlong >= LONGEST_LINE;
             }
-            open.size += n as u64;
+            open.wrote(n as u64);
         }
         Ok(moved)
     }

@@ -122,6 +122,12 @@ impl Handle {
         self.ask(Ask::Shutdown { force }).await
     }
 
+    /// Opens every log file by its name again; returns when those that were open are not written any more.
+    pub async fn reopen(&self) {
+        // The end of it is the answer.
+        let _ = self.logs.reopen().await;
+    }
+
     /// The instances that `name` means, with what their processes use.
     pub fn detail(&self, name: &str) -> Vec<wire::Service> {
         let snapshot = self.snapshot();

@@ -20,7 +20,7 @@ pub use logstream::LogStream;
 
 use crate::{
     keeper::protocol::{Request, Up},
-    logs::{Engine, Report},
+    logs::{Engine, Housekeeper, Report},
     machine::{Event, Machine, Outcome, Time, Wish},
     plan::{DaemonSpec, Millis, RunId},
     sys::{self, timer::Timer},
@@ -77,10 +77,14 @@ impl Manager {
     ///
     /// # Errors
     /// What keeps it from beginning: the log thread, the socket, the API's listener.
-    pub async fn run(self, serve: impl FnOnce(Handle) -> io::Result<()>) -> io::Result<i32> {
+    pub async fn run(
+        self,
+        housekeeper: Housekeeper,
+        serve: impl FnOnce(Handle) -> io::Result<()>,
+    ) -> io::Result<i32> {
         let Manager { socket, mut handed, spec } = self;
         let managers_before = handed.hello.managers_before;
-        let (mut actor, inputs, handle) = prepare(socket, &mut handed)?;
+        let (mut actor, inputs, handle) = prepare(socket, &mut handed, housekeeper)?;
         for warning in &actor.plans.current().warnings {
             tracing::warn!("{warning}");
         }
@@ -111,14 +115,19 @@ struct Inputs {
     timer: AsyncFd<Timer>,
 }
 
-fn prepare(socket: OwnedFd, handed: &mut HandOver) -> io::Result<(Actor, Inputs, Handle)> {
+fn prepare(
+    socket: OwnedFd,
+    handed: &mut HandOver,
+    housekeeper: Housekeeper,
+) -> io::Result<(Actor, Inputs, Handle)> {
     let hello = handed.hello.clone();
     let Some(plans) = plans::Plans::new(std::mem::take(&mut handed.plans), hello.generation) else {
         return Err(io::Error::other("the plan in force was not handed over"));
     };
     // Not bounded, because the log thread must never wait: at most a report per run and rotation.
     let (reports, from_logs) = mpsc::unbounded_channel();
-    let logs = Arc::new(Engine::start(move |report: Report| drop(reports.send(report)))?);
+    let logs = Arc::new(Engine::start_with(housekeeper, move |report: Report| drop(reports.send(report)))?);
+    logs.host(&plans.current());
     let seed = (u64::from(hello.pid) << 32) ^ sys::clock::wall_ms();
     let next_run = RunId(hello.last_run.0 + 1);
     let machine = if hello.managers_before == 0 {
@@ -184,7 +193,7 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
             }
             Some(signal) = next_signal(&mut inputs.signals) => match signal {
                 SIGHUP => actor.ask_apply(),
-                SIGUSR1 => actor.logs.reopen(),
+                SIGUSR1 => drop(actor.logs.reopen()),
                 _ => shutdown(&mut actor, false),
             }
         }
