@@ -7,6 +7,7 @@
 
 pub mod counters;
 pub mod engine;
+mod marks;
 mod pump;
 pub mod read;
 pub mod rolling;
@@ -17,5 +18,5 @@ mod stream;
 
 pub use counters::Counters;
 pub use engine::{Engine, Report};
-pub use read::{From, Reader};
+pub use read::{From, Line, Next, Place, Query, Reader, View};
 pub use rolling::RollingFile;

@@ -71,6 +71,14 @@ pub fn sequence(prefix: &str, name: &str) -> Option<u64> {
     digits.parse().ok().filter(|n| *n <= LAST)
 }
 
+/// The time in a name that [`name`] made without a prefix, in milliseconds since 1970.
+pub fn started(name: &str) -> Option<u64> {
+    let time = name.split('.').next()?;
+    let civil = jiff::civil::DateTime::strptime("%Y-%m-%dT%H-%M-%S", time).ok()?;
+    let ms = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
+    u64::try_from(ms).ok()
+}
+
 /// The rotated files of one folder, and the number of the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
@@ -105,6 +113,11 @@ impl Ledger {
         self.next += 1;
     }
 
+    /// The number of the file that is written now.
+    pub fn current(&self) -> u64 {
+        self.next
+    }
+
     /// The newest rotated file.
     pub fn newest(&self) -> Option<&Rotated> {
         self.rotated.back()
@@ -135,6 +148,7 @@ mod tests {
         let made = name("", 1_795_219_200_000, 1);
         assert_eq!(made, "2026-11-21T00-00-00.000001.log");
         assert_eq!(sequence("", &made), Some(1));
+        assert_eq!(started(&made), Some(1_795_219_200_000));
         assert_eq!(name("keepd-", 0, 1_234_567), "keepd-1970-01-01T00-00-00.1234567.log");
     }
 

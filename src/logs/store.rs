@@ -62,6 +62,20 @@ impl Store {
         self.limits
     }
 
+    /// Where the files are.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The number that the current file will have once it is rotated.
+    pub(super) fn sequence(&mut self) -> io::Result<u64> {
+        let ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => list(&Folder::open(&self.dir)?, &self.prefix)?,
+        };
+        Ok(self.ledger.insert(ledger).current())
+    }
+
     /// Other limits, from the next write on, and another folder.
     pub(super) fn update(&mut self, dir: &Path, limits: Limits) {
         self.limits = limits;

@@ -9,6 +9,7 @@
 
 use super::{
     Counters,
+    marks::Marks,
     rotate::{LONGEST_LINE, Limits, Room, room},
     scratch::{Look, Scratch},
     store::Store,
@@ -106,6 +107,7 @@ pub(super) struct Turn {
 #[derive(Debug)]
 pub(super) struct Stream {
     store: Store,
+    marks: Marks,
     queue: VecDeque<Source>,
     trouble: Option<Trouble>,
     dropped: (u64, u64),
@@ -116,10 +118,13 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(dir: &Path, limits: Limits) -> Stream {
         let store = Store::new(dir, "current", "", limits);
-        Stream { store, queue: VecDeque::new(), trouble: None, dropped: (0, 0), delay: DELAY.1, last: 0 }
+        let (marks, queue) = (Marks::default(), VecDeque::new());
+        Stream { store, marks, queue, trouble: None, dropped: (0, 0), delay: DELAY.1, last: 0 }
     }
 
+    /// For changes to it: what is known of its folder may no longer hold.
     pub(super) fn store(&mut self) -> &mut Store {
+        self.marks.close();
         &mut self.store
     }
 
@@ -239,6 +244,7 @@ impl Stream {
         if self.store.ready()?.full {
             turn.rotated.extend(self.store.rotate()?);
         }
+        self.marks.writing(&mut self.store);
         let open = self.store.ready()?;
         let (len, ends) = match room(open.size, max_size) {
             Room::Free(free) => (most.min(BATCH).min(usize::try_from(free).unwrap_or(BATCH)), false),

@@ -16,7 +16,8 @@ pub mod snapshot;
 mod usage;
 
 pub use handle::{Action, Handle, Refusal};
-pub use logstream::LogStream;
+pub use crate::logs::{Query, read};
+pub use logstream::{LogFormat, LogStream, LogWish, Which};
 
 use crate::{
     keeper::protocol::{Request, Up},

@@ -52,6 +52,12 @@ impl Folder {
         }
     }
 
+    /// Opens a folder in it, which may not be a symbolic link.
+    pub fn folder(&self, name: &str) -> io::Result<Folder> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(Folder(File::from(openat(&self.0, name, flags, Mode::empty())?)))
+    }
+
     /// Makes a file, 0640, for reading and writing; EEXIST if the name is taken.
     pub fn create_file(&self, name: &str) -> io::Result<File> {
         self.file(name, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)
@@ -96,6 +102,11 @@ impl Folder {
             }
             other => Ok(other?),
         }
+    }
+
+    /// Gives a file a new name; what had that is gone in the same step.
+    pub fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(nix::fcntl::renameat(&self.0, from, &self.0, to)?)
     }
 
     /// Removes a file.
