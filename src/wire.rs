@@ -189,6 +189,38 @@ pub struct LogLine {
     pub partial: bool,
 }
 
+impl LogLine {
+    /// A line of a service's log, or where `note` is set of keepd about it.
+    pub fn new(
+        service: &str,
+        instance: Option<u32>,
+        stderr: bool,
+        note: bool,
+        time_ms: u64,
+        message: Vec<u8>,
+    ) -> LogLine {
+        let stream = match (note, stderr) {
+            (true, _) => "keepd",
+            (false, true) => "stderr",
+            (false, false) => "stdout",
+        };
+        LogLine {
+            time: timestamp(time_ms),
+            service: service.into(),
+            instance,
+            stream: Cow::Borrowed(stream),
+            message: message.into(),
+            partial: false,
+        }
+    }
+
+    /// See [`LogLine::partial`].
+    #[must_use]
+    pub fn partial(self, partial: bool) -> LogLine {
+        LogLine { partial, ..self }
+    }
+}
+
 /// What a service has printed: text, or the numbers of its bytes where it is no UTF-8.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -37,6 +37,8 @@ pub(super) struct Listed<'a> {
 pub(super) struct Log {
     /// Whether there is one.
     pub(super) file: Option<IgnoredAny>,
+    /// Whether stderr has one of its own.
+    pub(super) stderr_file: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,6 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    borrow::Cow,
     collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError},
@@ -189,13 +188,7 @@ impl Task {
             if !step.end {
                 continue;
             }
-            let Some(changes) = &mut self.changes else {
-                let rest = work.rest();
-                if !rest.is_empty() {
-                    let _ = self.out.send(Ok(rest.into())).await;
-                }
-                return Ok(());
-            };
+            let Some(changes) = &mut self.changes else { return Ok(()) };
             tokio::select! {
                 some = changes.next() => match some {
                     Some(some) => work.grown(&some),
@@ -245,7 +238,7 @@ impl Work {
             return Reader::begin(one.place.clone(), from).map(Work::Bytes);
         }
         let places: Vec<Place> = sources.iter().map(|s| s.place.clone()).collect();
-        Ok(Work::Lines(View::open(&places, &wish.query, stop)?, sources, wish.format))
+        Ok(Work::Lines(View::open(&places, &wish.query, wish.follow, stop)?, sources, wish.format))
     }
 
     fn step(&mut self) -> io::Result<Step> {
@@ -281,16 +274,6 @@ impl Work {
             logs.iter().for_each(|log| view.grown(*log));
         }
     }
-
-    fn rest(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        if let Work::Lines(view, sources, format) = self {
-            for (log, line) in view.last() {
-                render(&mut rest, &sources[log], line, *format);
-            }
-        }
-        rest
-    }
 }
 
 fn render(out: &mut Vec<u8>, source: &Source, line: Line, format: LogFormat) {
@@ -302,18 +285,11 @@ fn render(out: &mut Vec<u8>, source: &Source, line: Line, format: LogFormat) {
             }
         }
         LogFormat::Json => {
-            let line = wire::LogLine {
-                time: wire::timestamp(line.time_ms),
-                service: source.name.service().into(),
-                instance: source.instance,
-                stream: Cow::Borrowed(match (line.note, source.stderr) {
-                    (true, _) => "keepd",
-                    (false, true) => "stderr",
-                    (false, false) => "stdout",
-                }),
-                message: line.text.into(),
-                partial: line.partial,
-            };
+            let name = source.name.service();
+            let partial = line.partial;
+            let line =
+                wire::LogLine::new(name, source.instance, source.stderr, line.note, line.time_ms, line.text)
+                    .partial(partial);
             // Plain data into memory cannot fail.
             let _ = serde_json::to_writer(&mut *out, &line);
         }

@@ -15,8 +15,8 @@ mod publish;
 pub mod snapshot;
 mod usage;
 
-pub use handle::{Action, Handle, Refusal};
 pub use crate::logs::{Query, read};
+pub use handle::{Action, Handle, Refusal};
 pub use logstream::{LogFormat, LogStream, LogWish, Which};
 
 use crate::{

@@ -56,7 +56,11 @@ fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// What is no regular file is no log, whatever its name says.
 fn regular(result: io::Result<File>) -> io::Result<Option<File>> {
     match result {
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ELOOP | libc::EINVAL | libc::ENXIO | libc::EISDIR)) => Ok(None),
+        Err(e)
+            if matches!(e.raw_os_error(), Some(libc::ELOOP | libc::EINVAL | libc::ENXIO | libc::EISDIR)) =>
+        {
+            Ok(None)
+        }
         other => absent(other),
     }
 }

@@ -80,7 +80,13 @@ impl Lines {
     pub(super) fn next(&mut self) -> io::Result<Step> {
         if let Some(text) = self.notes.pop_front() {
             let (time_ms, spot) = (self.last_ms, self.spot);
-            return Ok(Step::Line(Line { time_ms, text: text.into_bytes(), partial: false, note: true, spot }));
+            return Ok(Step::Line(Line {
+                time_ms,
+                text: text.into_bytes(),
+                partial: false,
+                note: true,
+                spot,
+            }));
         }
         if self.rest.is_empty() {
             return self.fill();

@@ -173,7 +173,11 @@ impl Reader {
         let Some(open) = &self.open else { return Ok(false) };
         if self.after > 0 && open.sequence > self.after + 1 {
             let (first, last) = (self.after + 1, open.sequence - 1);
-            let files = if first == last { format!("file {first} was") } else { format!("files {first} to {last} were") };
+            let files = if first == last {
+                format!("file {first} was")
+            } else {
+                format!("files {first} to {last} were")
+            };
             let note = format!("keepd: rotated {files} removed before they could be read");
             self.note = Some(mem::take(&mut self.note).map_or(note.clone(), |n| format!("{n}\n{note}")));
         }

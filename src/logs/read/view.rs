@@ -34,14 +34,15 @@ pub struct View {
     order: BinaryHeap<Reverse<(u64, usize)>>,
     /// Those to look at before the next line can be chosen.
     look: Vec<usize>,
+    follow: bool,
 }
 
 impl View {
-    /// Opens all of them. `stop` is asked now and then whether anybody still waits for it.
+    /// Opens all of them; `follow`: there will be more. `stop` is asked now and then whether anybody still waits for it.
     ///
     /// # Errors
     /// Of the file system, with the folder that it is about; `Interrupted` where nobody waits any more.
-    pub fn open(places: &[Place], query: &Query, stop: &dyn Fn() -> bool) -> io::Result<View> {
+    pub fn open(places: &[Place], query: &Query, follow: bool, stop: &dyn Fn() -> bool) -> io::Result<View> {
         let block = (BLOCKS / places.len().max(1)).clamp(BLOCK.0, BLOCK.1);
         let open = |place| {
             if stop() { Err(io::ErrorKind::Interrupted.into()) } else { Log::open(place, query, block, stop) }
@@ -53,6 +54,7 @@ impl View {
             heads: (0..count).map(|_| None).collect(),
             order: BinaryHeap::new(),
             look: (0..count).rev().collect(),
+            follow,
         })
     }
 
@@ -66,15 +68,23 @@ impl View {
             };
             match self.logs[log].next()? {
                 Step::More => {}
-                Step::End => drop(self.look.pop()),
-                Step::Line(line) => {
-                    self.order.push(Reverse((line.time_ms, log)));
-                    self.heads[log] = Some(line);
-                    self.look.pop();
+                Step::End => {
+                    // Whoever waits for more waits for the end of a line too.
+                    let last = if self.follow { None } else { self.logs[log].last() };
+                    self.found(log, last);
                 }
+                Step::Line(line) => self.found(log, Some(line)),
             }
         }
         Ok(Next::Busy)
+    }
+
+    fn found(&mut self, log: usize, line: Option<Line>) {
+        self.look.pop();
+        if let Some(line) = line {
+            self.order.push(Reverse((line.time_ms, log)));
+            self.heads[log] = Some(line);
+        }
     }
 
     /// This log may have grown since [`View::next`] came to its end.
@@ -82,13 +92,5 @@ impl View {
         if self.heads[log].is_none() && !self.look.contains(&log) {
             self.look.push(log);
         }
-    }
-
-    /// The last lines that nothing ended, for those who do not wait for more.
-    pub fn last(&mut self) -> Vec<(usize, Line)> {
-        let mut rest: Vec<(usize, Line)> =
-            self.logs.iter_mut().enumerate().filter_map(|(i, log)| Some((i, log.last()?))).collect();
-        rest.sort_by_key(|(_, line)| line.time_ms);
-        rest
     }
 }
