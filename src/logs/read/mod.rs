@@ -8,6 +8,8 @@ mod log;
 mod own;
 mod reader;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod times;
 mod view;
 pub mod when;
