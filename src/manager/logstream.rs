@@ -21,8 +21,9 @@ use tokio::{
 const CHUNK: usize = 64 * 1024;
 /// Logs that all clients together may be reading: each is a descriptor or two.
 const LOGS: usize = 4096;
-/// Of them, threads that work at the same time.
+/// Threads that read the next chunk of some at the same time, and of those that search for where to begin.
 const THREADS: usize = 4;
+const SEARCHES: usize = 2;
 
 /// Chunks of a log; it ends at the end of the log, or never when following.
 #[derive(Debug)]
@@ -83,11 +84,14 @@ pub(super) fn sources(view: &snapshot::View, which: Which) -> impl Iterator<Item
 pub(super) struct Readers {
     logs: Arc<Semaphore>,
     threads: Arc<Semaphore>,
+    /// Apart, because a search can take long, and nobody else is to wait for it.
+    searches: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(super) fn new() -> Readers {
-        Readers { logs: Arc::new(Semaphore::new(LOGS)), threads: Arc::new(Semaphore::new(THREADS)) }
+        let [logs, threads, searches] = [LOGS, THREADS, SEARCHES].map(|n| Arc::new(Semaphore::new(n)));
+        Readers { logs, threads, searches }
     }
 
     /// Begins to read these logs. At most two chunks wait for a slow client.
@@ -107,7 +111,7 @@ impl Readers {
         // Before the files are read, so that nothing is missed between the two.
         let changes = wish.follow.then(|| Changes::of(engine, &sources));
         let (out, chunks) = mpsc::channel(2);
-        let task = Task { out, threads: self.threads.clone(), changes, _permit: permit };
+        let task = Task { out, readers: self.clone(), changes, _permit: permit };
         tokio::spawn(task.run(sources, wish.clone()));
         Ok(LogStream(chunks))
     }
@@ -155,7 +159,7 @@ impl Changes {
 #[derive(Debug)]
 struct Task {
     out: mpsc::Sender<io::Result<Bytes>>,
-    threads: Arc<Semaphore>,
+    readers: Readers,
     changes: Option<Changes>,
     _permit: OwnedSemaphorePermit,
 }
@@ -170,14 +174,15 @@ impl Task {
 
     async fn pump(&mut self, sources: Vec<Source>, wish: LogWish) -> io::Result<()> {
         let client = self.out.clone();
-        let mut work = self.on_thread(move || Work::open(sources, &wish, &|| client.is_closed())).await?;
+        let searches = wish.query.filters() && wish.query.lines.is_some();
+        let threads = if searches { &self.readers.searches } else { &self.readers.threads };
+        let mut work = on(threads, move || Work::open(sources, &wish, &|| client.is_closed())).await?;
         loop {
-            let (back, step) = self
-                .on_thread(move || {
-                    let step = work.step()?;
-                    Ok((work, step))
-                })
-                .await?;
+            let (back, step) = on(&self.readers.threads, move || {
+                let step = work.step()?;
+                Ok((work, step))
+            })
+            .await?;
             work = back;
             if self.out.is_closed() {
                 return Ok(());
@@ -198,20 +203,21 @@ impl Task {
             }
         }
     }
+}
 
-    async fn on_thread<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let died = |e: &dyn std::fmt::Display| io::Error::other(format!("a log reader died: {e}"));
-        let permit = self.threads.clone().acquire_owned().await.map_err(|e| died(&e))?;
-        let job = move || {
-            let done = job();
-            drop(permit);
-            done
-        };
-        tokio::task::spawn_blocking(job).await.map_err(|e| died(&e))?
-    }
+/// Does this on one of these threads.
+async fn on<T: Send + 'static>(
+    threads: &Arc<Semaphore>,
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let died = |e: &dyn std::fmt::Display| io::Error::other(format!("a log reader died: {e}"));
+    let permit = threads.clone().acquire_owned().await.map_err(|e| died(&e))?;
+    let job = move || {
+        let done = job();
+        drop(permit);
+        done
+    };
+    tokio::task::spawn_blocking(job).await.map_err(|e| died(&e))?
 }
 
 /// What is read of the files.
@@ -235,7 +241,8 @@ impl Work {
     fn open(sources: Vec<Source>, wish: &LogWish, stop: &dyn Fn() -> bool) -> io::Result<Work> {
         if let ([one], LogFormat::Text, false) = (&*sources, wish.format, wish.query.filters()) {
             let from = wish.query.lines.map_or(From::Start, From::LastLines);
-            return Reader::begin(one.place.clone(), from).map(Work::Bytes);
+            let begin = if wish.follow { Reader::begin } else { Reader::until_now };
+            return begin(one.place.clone(), from).map(Work::Bytes);
         }
         let places: Vec<Place> = sources.iter().map(|s| s.place.clone()).collect();
         Ok(Work::Lines(View::open(&places, &wish.query, wish.follow, stop)?, sources, wish.format))

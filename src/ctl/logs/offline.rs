@@ -145,7 +145,8 @@ async fn bytes(
     out: &mut impl Write,
 ) -> Result<u8, Fail> {
     let failed = |e| unreadable(&format!("the log of {}", log.name), &e);
-    let mut reader = Reader::begin(place.clone(), from).map_err(failed)?;
+    let begin = if follow { Reader::begin } else { Reader::until_now };
+    let mut reader = begin(place.clone(), from).map_err(failed)?;
     let (mut plain, mut chunk) = (Plain::new(look), vec![0; CHUNK]);
     loop {
         let n = reader.read(&mut chunk).map_err(failed)?;

@@ -3,7 +3,7 @@
 use super::{
     files::Place,
     lines::{Line, Lines, Step},
-    reader::{From, Reader},
+    reader::{From, Reader, now},
     tail,
     times::{Spot, Times, bounds},
 };
@@ -68,12 +68,19 @@ impl Log {
     pub(super) fn open(
         place: &Place,
         query: &Query,
+        follow: bool,
         block: usize,
         stop: &dyn Fn() -> bool,
     ) -> io::Result<Log> {
+        // Whoever does not follow must come to an end, however fast the log grows.
+        let now = if follow { None } else { now(place)? };
         let (begin, end) = match (query.since, query.until) {
             (None, None) => ((0, 0), None),
             (since, until) => bounds(place, since, until)?,
+        };
+        let end = match (end, now) {
+            (Some(end), Some(now)) => Some(end.min(now)),
+            (end, now) => end.or(now),
         };
         let reader = match query.lines {
             Some(n) if !query.filters() => Reader::begin(place.clone(), From::LastLines(n))?,
@@ -129,15 +136,13 @@ fn last_wanted(
         let mut log = Log { lines: open.alone(place)?, query: query.clone(), end, over: false };
         let mut steps = 0u32;
         loop {
+            steps = steps.wrapping_add(1);
+            if steps % 1024 == 0 && stop() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let line = match log.next()? {
                 Step::Line(line) if !line.note => line,
-                Step::Line(_) | Step::More => {
-                    steps = steps.wrapping_add(1);
-                    if steps % 1024 == 0 && stop() {
-                        return Err(io::ErrorKind::Interrupted.into());
-                    }
-                    continue;
-                }
+                Step::Line(_) | Step::More => continue,
                 Step::End => match log.last() {
                     Some(line) => line,
                     None => break,

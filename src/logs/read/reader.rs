@@ -5,10 +5,10 @@ use super::{
     files::{self, Place, Source, list},
     lines::Lines,
     tail,
-    times::{Times, newest},
+    times::{Spot, Times, newest},
 };
 use crate::sys::folder::Folder;
-use std::{io, mem, path::Path};
+use std::{fs::File, io, mem, path::Path};
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Reader {
     note: Option<String>,
     /// There is nothing behind the file that it began with.
     pub(super) alone: bool,
+    /// Nothing from this place on.
+    end: Option<Spot>,
 }
 
 /// The file that is being read.
@@ -44,6 +46,10 @@ pub(super) struct Open {
 }
 
 impl Open {
+    fn spot(&self) -> Spot {
+        (self.sequence, self.source.position)
+    }
+
     /// The lines of this file alone, from where it stands; the file stays with whoever asks.
     pub(super) fn alone(&self, place: &Place) -> io::Result<Lines> {
         let open = Open { source: self.source.again()?, ..*self };
@@ -68,15 +74,21 @@ impl Reader {
         }
     }
 
+    /// As [`Reader::open`], but what is written from now on is not read: a log may grow faster than it is read.
+    pub fn until_now(place: Place, from: From) -> io::Result<Reader> {
+        let end = now(&place)?;
+        Ok(Reader { end, ..Reader::begin(place, from)? })
+    }
+
     /// Begins with the first file after this number.
     pub(super) fn behind(place: Place, after: u64) -> Reader {
-        Reader { place, open: None, after, note: None, alone: false }
+        Reader { place, open: None, after, note: None, alone: false, end: None }
     }
 
     /// Begins with this file, where it stands.
     pub(super) fn with(place: Place, open: Open) -> Reader {
         let after = open.sequence.saturating_sub(1);
-        Reader { place, open: Some(open), after, note: None, alone: false }
+        Reader { place, open: Some(open), after, note: None, alone: false, end: None }
     }
 
     /// Goes to this place, or where its file is gone to the next that is there.
@@ -97,7 +109,13 @@ impl Reader {
     pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(open) = &mut self.open {
-                match open.source.read(buf) {
+                let room = match self.end {
+                    Some(end) if open.spot() >= end => return Ok(0),
+                    Some((sequence, offset)) if open.sequence == sequence => offset - open.source.position,
+                    _ => u64::MAX,
+                };
+                let most = usize::try_from(room).unwrap_or(usize::MAX).min(buf.len());
+                match open.source.read(&mut buf[..most]) {
                     Ok(0) if !buf.is_empty() => {}
                     Ok(n) => return Ok(n),
                     Err(e) if open.source.file().is_none() => {
@@ -122,8 +140,8 @@ impl Reader {
     }
 
     /// The file and the offset behind what was read last; `None` before the first byte.
-    pub(super) fn position(&self) -> Option<(u64, u64)> {
-        self.open.as_ref().map(|open| (open.sequence, open.source.position))
+    pub(super) fn position(&self) -> Option<Spot> {
+        self.open.as_ref().map(Open::spot)
     }
 
     /// When the file that is being read was begun, as far as its name tells, else when it was last written.
@@ -208,6 +226,17 @@ fn oldest(folder: &Folder, after: u64) -> io::Result<Option<Open>> {
         }
     }
     Ok(current)
+}
+
+/// Where the log ends now; `None`: there is none.
+pub(super) fn now(place: &Place) -> io::Result<Option<Spot>> {
+    let Some(folder) = place.open()? else { return Ok(None) };
+    let Some(open) = current(&folder, 0)? else {
+        // Between the rename and the new file.
+        return Ok(list(&folder, 0)?.last().map(|f| (f.sequence + 1, 0)));
+    };
+    let size = open.source.file().map(File::metadata).transpose()?.map_or(0, |facts| facts.len());
+    Ok(Some((open.sequence, size)))
 }
 
 /// The file that is being written, with the number that it will have.
@@ -324,6 +353,21 @@ mod tests {
         // Emptied and written again.
         fs::write(path("current"), "ten\n").unwrap();
         assert_eq!(everything(&mut reader), b"ten\n");
+    }
+
+    #[test]
+    fn whoever_does_not_follow_comes_to_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("current"), "one\ntwo\n").unwrap();
+        let mut reader = Reader::until_now(Place::stdout(dir.path()), From::LastLines(1)).unwrap();
+        let grow = |text: &str| {
+            let mut file = fs::File::options().append(true).open(dir.path().join("current")).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        grow("three\n");
+        fs::rename(dir.path().join("current"), dir.path().join(name("", 0, 1))).unwrap();
+        fs::write(dir.path().join("current"), "four\n").unwrap();
+        assert_eq!(everything(&mut reader), b"two\n");
     }
 
     #[test]

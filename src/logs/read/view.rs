@@ -45,7 +45,11 @@ impl View {
     pub fn open(places: &[Place], query: &Query, follow: bool, stop: &dyn Fn() -> bool) -> io::Result<View> {
         let block = (BLOCKS / places.len().max(1)).clamp(BLOCK.0, BLOCK.1);
         let open = |place| {
-            if stop() { Err(io::ErrorKind::Interrupted.into()) } else { Log::open(place, query, block, stop) }
+            if stop() {
+                Err(io::ErrorKind::Interrupted.into())
+            } else {
+                Log::open(place, query, follow, block, stop)
+            }
         };
         let logs = places.iter().map(open).collect::<io::Result<Vec<_>>>()?;
         let count = logs.len();
