@@ -1,6 +1,6 @@
 //! Reading logs as callers do, through keepctl and the API: over rotations and compression, of huge files, by time
 //! and pattern, without keepd, and by readers that stop reading.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
 

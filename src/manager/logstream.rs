@@ -149,7 +149,7 @@ impl Changes {
             }
             tokio::select! {
                 () = self.seen.1.notified() => {}
-                ended = self.watchers.join_next() => if ended.is_none() { return None },
+                ended = self.watchers.join_next() => drop(ended?.ok()),
             }
         }
     }
@@ -262,7 +262,7 @@ impl Work {
             }
             Work::Lines(view, sources, format) => {
                 while step.bytes.len() < CHUNK {
-                    match view.next()? {
+                    match view.advance()? {
                         Next::Line(log, line) => render(&mut step.bytes, &sources[log], line, *format),
                         Next::Busy => break,
                         Next::End => {

@@ -109,7 +109,7 @@ fn wish(args: &LogsArgs, query: &Query) -> String {
 
 /// Whether a single log can be printed as it is. What was searched for is shown in colour.
 fn is_plain(args: &LogsArgs, look: Look) -> bool {
-    !args.times && !args.json && !(look.colour && args.grep.is_some())
+    !(args.times || args.json || look.colour && args.grep.is_some())
 }
 
 async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Fail> {

@@ -103,7 +103,7 @@ pub(super) async fn run(
     let mut view = View::open(&places, &query, args.follow, &|| false).map_err(failed)?;
     let print = |out: &mut _, of: usize, line| show(out, args, &printer, sources[of].0, sources[of].1, line);
     loop {
-        match view.next().map_err(failed)? {
+        match view.advance().map_err(failed)? {
             Next::Line(of, line) => print(out, of, line)?,
             Next::Busy => {}
             Next::End if args.follow => {

@@ -137,7 +137,7 @@ fn last_wanted(
         let mut steps = 0u32;
         loop {
             steps = steps.wrapping_add(1);
-            if steps % 1024 == 0 && stop() {
+            if steps.is_multiple_of(1024) && stop() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             let line = match log.next()? {

@@ -39,7 +39,7 @@ fn write(dir: &Path, files: &[&[(u64, &str)]]) -> Place {
 fn next_lines(view: &mut View) -> Vec<(usize, Line)> {
     let mut lines = Vec::new();
     loop {
-        match view.next().unwrap() {
+        match view.advance().unwrap() {
             Next::Line(log, line) => lines.push((log, line)),
             Next::Busy => {}
             Next::End => return lines,

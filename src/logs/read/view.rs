@@ -63,7 +63,7 @@ impl View {
     }
 
     /// The next line in the order of time, after a bounded amount of work.
-    pub fn next(&mut self) -> io::Result<Next> {
+    pub fn advance(&mut self) -> io::Result<Next> {
         for _ in 0..STEPS {
             let Some(&log) = self.look.last() else {
                 let Some(Reverse((_, log))) = self.order.pop() else { return Ok(Next::End) };
@@ -91,7 +91,7 @@ impl View {
         }
     }
 
-    /// This log may have grown since [`View::next`] came to its end.
+    /// This log may have grown since [`View::advance`] came to its end.
     pub fn grown(&mut self, log: usize) {
         if self.heads[log].is_none() && !self.look.contains(&log) {
             self.look.push(log);
