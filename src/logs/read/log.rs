@@ -72,21 +72,21 @@ impl Log {
         block: usize,
         stop: &dyn Fn() -> bool,
     ) -> io::Result<Log> {
-        // Whoever does not follow must come to an end, however fast the log grows.
-        let now = if follow { None } else { now(place)? };
         let (begin, end) = match (query.since, query.until) {
             (None, None) => ((0, 0), None),
             (since, until) => bounds(place, since, until)?,
-        };
-        let end = match (end, now) {
-            (Some(end), Some(now)) => Some(end.min(now)),
-            (end, now) => end.or(now),
         };
         let reader = match query.lines {
             Some(n) if !query.filters() => Reader::begin(place.clone(), From::LastLines(n))?,
             Some(0) => Reader::begin(place.clone(), From::End)?,
             Some(n) => last_wanted(place, query, begin, end, n, stop)?,
             None => Reader::to(place.clone(), begin.0, begin.1)?,
+        };
+        // Whoever does not follow must come to an end, however fast the log grows.
+        let now = if follow { None } else { now(place)? };
+        let end = match (end, now) {
+            (Some(end), Some(now)) => Some(end.min(now)),
+            (end, now) => end.or(now),
         };
         let lines = Lines::new(reader, Times::new(place.clone()), block);
         Ok(Log { lines, query: query.clone(), end, over: false })

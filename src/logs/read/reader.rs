@@ -76,8 +76,9 @@ impl Reader {
 
     /// As [`Reader::open`], but what is written from now on is not read: a log may grow faster than it is read.
     pub fn until_now(place: Place, from: From) -> io::Result<Reader> {
-        let end = now(&place)?;
-        Ok(Reader { end, ..Reader::begin(place, from)? })
+        let reader = Reader::begin(place, from)?;
+        // Only now: the place where it begins must not be behind that.
+        Ok(Reader { end: now(&reader.place)?, ..reader })
     }
 
     /// Begins with the first file after this number.

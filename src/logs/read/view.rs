@@ -38,7 +38,7 @@ pub struct View {
 }
 
 impl View {
-    /// Opens all of them; `follow`: there will be more. `stop` is asked now and then whether anybody still waits for it.
+    /// Opens all of them; `follow`: there will be more. `stop` is asked now and then whether anybody still waits.
     ///
     /// # Errors
     /// Of the file system, with the folder that it is about; `Interrupted` where nobody waits any more.
