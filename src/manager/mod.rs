@@ -14,6 +14,7 @@ mod plans;
 mod publish;
 pub mod snapshot;
 mod usage;
+pub mod views;
 
 pub use crate::logs::{Query, read};
 pub use handle::{Action, Handle, Refusal};

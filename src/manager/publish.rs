@@ -3,6 +3,7 @@
 use super::{
     events::EventLog,
     snapshot::{Snapshot, View},
+    views::Views,
 };
 use crate::{
     keeper::protocol::Hello,
@@ -11,12 +12,12 @@ use crate::{
     plan::{Exit, Name, Plan, Stderr, Stdout, signal::signal_name},
     sys, wire,
 };
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 /// Keeps the views of all services and publishes them.
 pub(super) struct Publisher {
-    views: BTreeMap<Name, Arc<View>>,
+    views: Views,
     pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(super) events: Arc<EventLog>,
     hello: Hello,
@@ -27,7 +28,7 @@ impl Publisher {
         // Numbers rise over restarts of the manager too, so that `Last-Event-ID` never means another event.
         let events = Arc::new(EventLog::new((u64::from(hello.managers_before) << 40) + 1));
         let snapshot = watch::Sender::new(Arc::default());
-        Publisher { views: BTreeMap::new(), snapshot, events, hello }
+        Publisher { views: Views::default(), snapshot, events, hello }
     }
 
     /// Whether systemd wants to know how things stand.
@@ -79,7 +80,7 @@ impl Publisher {
             log: captured.then(|| logs.counters(&spec.name)),
             cgroup,
         };
-        self.views.insert(spec.name.clone(), Arc::new(view));
+        self.views.put(Arc::new(view));
     }
 
     /// A service is gone for good.
@@ -102,13 +103,12 @@ impl Publisher {
             counts,
             degraded: self.hello.degraded.clone(),
         };
-        let services = self.views.values().cloned().collect();
         let ready = state == "running" || state == "reloading";
         self.snapshot.send_replace(Arc::new(Snapshot {
             status,
             began_ms: self.hello.began_ms,
             ready,
-            services,
+            services: self.views.clone(),
         }));
     }
 

@@ -1,6 +1,7 @@
 //! TOUCHES the kernel: the only room with unsafe code, libc and raw system calls. It knows nothing of
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
+pub mod birth;
 pub mod caps;
 pub mod cgroup;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod random;
 pub mod ready;
 pub mod reap;
+pub mod record;
 pub mod signal;
 pub mod timer;
 pub mod watch;
