@@ -1,7 +1,8 @@
 //! keepd: a process supervisor for bare-metal Linux hosts.
 //!
-//! One binary, three roles: the **keeper** (root, one thread, forks and holds every service), the **loader**
-//! (root, short-lived, text to checked plan) and the **manager** (decides, keeps logs, serves the API).
+//! One binary, four roles: the **keeper** (root, one thread, holds every service), its **launchers** (root, make
+//! the keeper's children), the **loader** (root, short-lived, text to checked plan) and the **manager** (decides,
+//! keeps logs, serves the API).
 //! `docs/architecture.md` is the map; this is its table of rooms. A room may import only what its row says;
 //! `tests/tidy.rs` holds the table.
 //!
@@ -17,7 +18,7 @@
 //! | [`logs`] | KEEPS output: pump, rotation, reading | plan, sys |
 //! | [`manager`] | ACTS: owns the machine, performs its effects | machine, plan, logs, keeper, wire, sys |
 //! | [`api`] | HTTP over the unix socket | wire, plan, manager, sys |
-//! | [`ctl`] | the client | wire, config, plan, sys |
+//! | [`ctl`] | the client | wire, config, plan, logs, sys |
 //! | [`daemon`] | roles, arguments, start-up | all but ctl |
 
 pub mod api;

@@ -102,7 +102,7 @@ impl World {
         self.snapshot.send_replace(Arc::new(Snapshot {
             status,
             ready: true,
-            services,
+            services: services.into_iter().collect(),
             ..Snapshot::default()
         }));
     }
@@ -420,7 +420,9 @@ async fn who_does_not_read_is_given_up() {
     let description = "x".repeat(8 << 20);
     let base = wire::Service { name: "web".into(), description, ..wire::Service::default() };
     let services = vec![Arc::new(View { base, ..View::default() })];
-    world.snapshot.send_replace(Arc::new(Snapshot { services, ..Snapshot::default() }));
+    world
+        .snapshot
+        .send_replace(Arc::new(Snapshot { services: services.into_iter().collect(), ..Snapshot::default() }));
     let (mut stuck, theirs) = UnixStream::pair().unwrap();
     let served = tokio::spawn(converse(theirs, peer(ADMIN), world.context.clone()));
     stuck.write_all(b"GET /v1/services HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

@@ -67,6 +67,9 @@ pub enum Role {
     /// Decides and serves: talks to the keeper on descriptor 3
     #[command(hide = true)]
     Manage,
+    /// Makes the keeper's children: talks to it on descriptor 3
+    #[command(hide = true)]
+    Launch,
 }
 
 /// Parses the command line; on a usage error prints it and gives the exit status instead.

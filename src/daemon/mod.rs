@@ -29,6 +29,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> i32 {
     match args.role {
         Some(Role::Load) => load::main(&args.config),
         Some(Role::Manage) => manage::main(&args.config),
+        Some(Role::Launch) => keeper::launch().0,
         None => keep(args.config),
     }
 }
@@ -48,6 +49,7 @@ fn keep(mut args: ConfigArgs) -> i32 {
         keeper::run(keeper::Config {
             loader_argv: args.to_argv("load"),
             manager_argv: args.to_argv("manage"),
+            launcher_argv: args.to_argv("launch"),
             ready_fd,
         })
         .0

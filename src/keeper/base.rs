@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::{self, Errno, cgroup, clock, file, pidfd, process, reap};
+use serde::{Deserialize, Serialize};
 use std::{
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -15,15 +16,21 @@ const CLEAR_MS: u64 = 5_000;
 /// because those of runs end in a number.
 const PROBE: &str = "probe";
 
-/// The folder.
-#[derive(Debug)]
-pub(super) struct Base {
-    pub(super) dir: OwnedFd,
+/// Where the folder is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Place {
     pub(super) path: PathBuf,
     /// Its path as /proc/PID/cgroup has it.
     seen: String,
     /// Children cannot be born in a cgroup here and must join it.
     pub(super) join: bool,
+}
+
+/// The folder.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) dir: OwnedFd,
+    pub(super) at: Place,
 }
 
 impl Base {
@@ -42,10 +49,14 @@ impl Base {
         }
         let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let seen = format!("{}/{name}", cgroup::membership(&text).unwrap_or("").trim_end_matches('/'));
-        let mut base =
-            Base { dir: file::open_dir(&path).map_err(because)?, path: path.clone(), seen, join: false };
-        base.join = base.probe(proof).map_err(because)?;
+        let mut base = Base::new(Place { path: path.clone(), seen, join: false }).map_err(because)?;
+        base.at.join = base.probe(proof).map_err(because)?;
         Ok(base)
+    }
+
+    /// Opens the folder where another process has found it.
+    pub(super) fn new(at: Place) -> sys::Result<Base> {
+        Ok(Base { dir: file::open_dir(&at.path)?, at })
     }
 
     /// Tries out how a child gets into a cgroup: whether it must join.
@@ -76,7 +87,7 @@ impl Base {
     /// Whether a process with this text in its /proc/PID/cgroup is in the folder `name` or below.
     pub(super) fn holds(&self, name: &str, text: &str) -> bool {
         cgroup::membership(text)
-            .and_then(|at| at.strip_prefix(self.seen.as_str()))
+            .and_then(|at| at.strip_prefix(self.at.seen.as_str()))
             .and_then(|at| at.strip_prefix('/'))
             .and_then(|at| at.strip_prefix(name))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -95,7 +106,7 @@ impl Base {
     }
 
     fn children(&self, name: &str) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.path.join(name)) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(self.at.path.join(name)) else { return Vec::new() };
         entries
             .flatten()
             .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
@@ -155,7 +166,7 @@ impl Base {
             let _ = self.remove(&name);
         }
         // What does not die keeps it; the next keepd clears it.
-        let _ = std::fs::remove_dir(&self.path);
+        let _ = std::fs::remove_dir(&self.at.path);
     }
 }
 
@@ -199,7 +210,7 @@ mod tests {
     #[test]
     fn membership_is_of_the_folder_and_below_only() {
         let dir = file::open_dir(Path::new("/proc")).unwrap();
-        let base = Base { dir, path: "/x".into(), seen: "/a/keepd".into(), join: false };
+        let base = Base { dir, at: Place { path: "/x".into(), seen: "/a/keepd".into(), join: false } };
         assert!(base.holds("web.1", "4:cpu:/\n0::/a/keepd/web.1\n"));
         assert!(base.holds("web.1", "0::/a/keepd/web.1/sub\n"));
         assert!(!base.holds("web.1", "0::/a/keepd/web.12\n"));

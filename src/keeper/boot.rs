@@ -44,7 +44,8 @@ pub(super) fn run(config: Config) -> i32 {
     signal::reset_all();
     signal::ignore(signal::SIGPIPE);
     let mut ready_fd = config.ready_fd;
-    let status = start(proof, config.loader_argv, config.manager_argv, &mut ready_fd);
+    let argv = [config.loader_argv, config.manager_argv, config.launcher_argv];
+    let status = start(proof, argv, &mut ready_fd);
     if let Some(parent) = ready_fd {
         let _ = fd::write(parent.as_fd(), &[u8::try_from(status).unwrap_or(u8::MAX)]);
     }
@@ -53,8 +54,7 @@ pub(super) fn run(config: Config) -> i32 {
 
 fn start(
     proof: process::SingleThread,
-    loader_argv: Vec<std::ffi::OsString>,
-    manager_argv: Vec<std::ffi::OsString>,
+    [loader_argv, manager_argv, launcher_argv]: [Vec<std::ffi::OsString>; 3],
     ready_fd: &mut Option<OwnedFd>,
 ) -> i32 {
     let (first, spec) = match loader::load_first(proof, &loader_argv) {
@@ -83,6 +83,7 @@ fn start(
         degraded,
         loader_argv,
         manager_argv,
+        launcher_argv,
         ready_fd: ready_fd.take(),
         open_files,
         up: Upward::from_env(),
@@ -103,6 +104,10 @@ fn start(
 }
 
 fn serve(keeper: &mut Keeper, notes: Vec<String>) -> i32 {
+    if let Err(e) = keeper.prepare_launcher() {
+        complain(&format!("cannot start a launcher: {}", sys::describe(e)));
+        return INTERNAL;
+    }
     if let Err(e) = keeper.start_manager() {
         complain(&format!("cannot start the manager: {}", sys::describe(e)));
         return INTERNAL;

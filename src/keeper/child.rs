@@ -1,122 +1,113 @@
-//! What a forked child does to become a service: one linear list of steps, from the keeper's copy to exec.
-//! The first step that fails is reported on the status pipe and ends it; nothing is retried or skipped.
+//! What a child does to become a service: one linear list of steps, from birth to exec. The first step that
+//! fails is reported in the record and ends it; nothing is retried or skipped.
+//!
+//! The child runs in its launcher's memory: what it needs is prepared before it is born, and what it allocates it
+//! must free before exec.
 
 #![forbid(unsafe_code)]
 
 use super::{
     base::Base,
-    envfile, exec,
-    step::{ALONE, Failure, Step},
+    environment::Command,
+    exec,
+    order::Role,
+    pipes::Pipes,
+    step::{Failure, Step},
 };
 use crate::{
-    plan::{EnvFile, Identity, Job, Reload, ServiceSpec, Stderr, Stdout},
-    sys::{Errno, caps, cgroup, fd, file, identity, limits, prctl, process, signal},
+    plan::{Identity, ServiceSpec, Stderr},
+    sys::{
+        caps, cgroup, fd, file, identity, limits, prctl, process,
+        record::{self, Record},
+        signal,
+    },
 };
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     os::fd::{AsFd, BorrowedFd},
 };
 
-/// Largest environment file that is read.
-const ENV_FILE_MAX: u64 = 1 << 20;
-/// Exit status of a child that did not get to its command; the status pipe says why.
+/// Exit status of a child that did not get to its command; the record says why.
 const NOT_EXECED: i32 = 127;
 
-/// What the child is to become, and what the keeper prepared for it.
-pub(super) struct Birth<'a> {
-    /// Decoded before the fork: the child would pay for each page that doing so touches.
-    pub(super) spec: &'a ServiceSpec,
-    pub(super) role: Role,
-    /// Write ends for a main process, read ends for a job.
-    pub(super) stdout: Option<BorrowedFd<'a>>,
-    pub(super) stderr: Option<BorrowedFd<'a>>,
-    pub(super) status: BorrowedFd<'a>,
-    /// Ranges of descriptors that belong to other launches, where it has a slot.
-    pub(super) foreign: Option<[(u32, u32); 2]>,
-    /// The cgroup to join, where the child was not born in it.
-    pub(super) join: Option<(&'a Base, &'a str)>,
-    /// INVOCATION_ID.
-    pub(super) invocation: &'a str,
-    /// The limit of open files that keepd was started with.
-    pub(super) open_files: Option<limits::Pair>,
+/// All that the child needs.
+pub(super) struct Prepared<'a> {
+    spec: &'a ServiceSpec,
+    stdin: BorrowedFd<'a>,
+    stdout: BorrowedFd<'a>,
+    stderr: BorrowedFd<'a>,
+    /// Supplementary groups, sorted, each once.
+    groups: Vec<u32>,
+    command: Command,
 }
 
-/// Which command of the entry.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Role {
-    Main,
-    Job { job: Job, main: i32 },
-}
-
-/// Becomes the service; returns only if that failed, with the exit status.
-pub(super) fn live(birth: &Birth<'_>) -> i32 {
-    if let Some(foreign) = birth.foreign {
-        for (first, end) in foreign {
-            fd::close_range(first, end);
-        }
-        let _ = fd::write(birth.status, &[ALONE]);
+impl<'a> Prepared<'a> {
+    /// Reads and allocates all that is to be read and allocated. `pipes`: those whose write ends become stdout
+    /// and stderr.
+    pub(super) fn new(
+        spec: &'a ServiceSpec,
+        role: Role,
+        invocation: &str,
+        null: BorrowedFd<'a>,
+        pipes: &'a Pipes,
+    ) -> Result<Prepared<'a>, Failure> {
+        let stdout = pipes.stdout.write.as_ref().map_or(null, AsFd::as_fd);
+        let stderr = match spec.launch.stderr {
+            Stderr::Merge => stdout,
+            Stderr::Separate => pipes.stderr.write.as_ref().map_or(null, AsFd::as_fd),
+            Stderr::Discard => null,
+        };
+        let mut groups = spec.launch.identity.as_ref().map(|i| i.groups.clone()).unwrap_or_default();
+        groups.sort_unstable();
+        groups.dedup();
+        let command = Command::new(spec, role, invocation)?;
+        Ok(Prepared { spec, stdin: null, stdout, stderr, groups, command })
     }
-    let Err(failure) = steps(birth);
-    // Whether or not the keeper can still hear it.
-    let _ = fd::write(birth.status, &failure.encode());
+}
+
+/// Becomes the service; returns only if that failed, with the exit status. `join`: the cgroup to join, where
+/// it was not born in it.
+pub(super) fn live(prepared: &Prepared<'_>, join: Option<(&Base, &str)>, record: &Record) -> i32 {
+    let Err(failure) = steps(prepared, join, record);
+    record.failed(&failure.encode(record::WORDS));
     NOT_EXECED
 }
 
-fn steps(birth: &Birth<'_>) -> Result<Infallible, Failure> {
+fn steps(
+    prepared: &Prepared<'_>,
+    join: Option<(&Base, &str)>,
+    record: &Record,
+) -> Result<Infallible, Failure> {
     // The keeper gave all others their default action when it began, and handlers end with exec.
     signal::set_default(signal::SIGPIPE);
     signal::unblock_all().map_err(|e| Failure::call(Step::Session, e, ""))?;
-    let spec = birth.spec;
-    stdio(birth, spec)?;
-    process::setsid().map_err(|e| Failure::call(Step::Session, e, ""))?;
-    join(birth)?;
-    let env = environment(birth, spec)?;
-    set_limits(birth, spec)?;
-    process::umask(spec.launch.umask);
-    if let Some(who) = &spec.launch.identity {
-        take_on(who)?;
+    for (fd, number, name) in
+        [(prepared.stdin, 0, "stdin"), (prepared.stdout, 1, "stdout"), (prepared.stderr, 2, "stderr")]
+    {
+        fd::place(fd, number).map_err(|e| Failure::call(Step::Stdio, e, name))?;
     }
-    if spec.launch.no_new_privileges {
+    process::setsid().map_err(|e| Failure::call(Step::Session, e, ""))?;
+    if let Some((base, name)) = join {
+        join_cgroup(base, name)?;
+    }
+    let launch = &prepared.spec.launch;
+    set_limits(prepared.spec)?;
+    process::umask(launch.umask);
+    if let Some(who) = &launch.identity {
+        take_on(who, &prepared.groups)?;
+    }
+    if launch.no_new_privileges {
         prctl::no_new_privileges().map_err(|e| Failure::call(Step::Privileges, e, ""))?;
     }
-    let directory = &spec.launch.directory;
-    file::change_dir(directory)
-        .map_err(|e| Failure::call(Step::Directory, e, directory.display().to_string()))?;
+    file::change_dir(&launch.directory)
+        .map_err(|e| Failure::call(Step::Directory, e, launch.directory.display().to_string()))?;
     fd::cloexec_from(3).map_err(|e| Failure::call(Step::Descriptors, e, ""))?;
-    exec::exec(birth.status, command(birth.role, spec), &env)
-}
-
-fn stdio(birth: &Birth<'_>, spec: &ServiceSpec) -> Result<(), Failure> {
-    let failed = |object: &'static str| move |e| Failure::call(Step::Stdio, e, object);
-    let null = fd::open_null().map_err(failed("/dev/null"))?;
-    let of = |pipe: Option<BorrowedFd<'_>>| match (pipe, birth.role) {
-        (None, _) => null.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE),
-        (Some(write_end), Role::Main) => write_end.try_clone_to_owned().map_err(|_| Errno::EMFILE),
-        // The keeper has no write end of a running service's pipe: another one is opened from its read end.
-        (Some(read_end), Role::Job { .. }) => fd::reopen_write_end(read_end),
-    };
-    let stdout = of(birth.stdout).map_err(failed("stdout"))?;
-    let stderr = of(match spec.launch.stderr {
-        Stderr::Merge => birth.stdout,
-        Stderr::Separate => birth.stderr,
-        Stderr::Discard => None,
-    })
-    .map_err(failed("stderr"))?;
-    fd::place(null.as_fd(), 0).map_err(failed("stdin"))?;
-    fd::place(stdout.as_fd(), 1).map_err(failed("stdout"))?;
-    fd::place(stderr.as_fd(), 2).map_err(failed("stderr"))
-}
-
-/// Which pipes a service has: (stdout, stderr).
-pub(super) fn captured(stdout: Stdout, stderr: Stderr) -> (bool, bool) {
-    (stdout == Stdout::Capture, stderr == Stderr::Separate)
+    exec::exec(&prepared.command, record)
 }
 
 /// Joins, and looks whether it did.
-fn join(birth: &Birth<'_>) -> Result<(), Failure> {
-    let Some((base, name)) = birth.join else { return Ok(()) };
-    let object = || base.path.join(name).display().to_string();
+fn join_cgroup(base: &Base, name: &str) -> Result<(), Failure> {
+    let object = || base.at.path.join(name).display().to_string();
     cgroup::join(base.dir.as_fd(), name).map_err(|e| Failure::call(Step::Join, e, object()))?;
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     if base.holds(name, &text) {
@@ -125,42 +116,7 @@ fn join(birth: &Birth<'_>) -> Result<(), Failure> {
     Err(Failure::ours(Step::Join, object(), "the kernel accepted it, but we are not in it"))
 }
 
-fn environment(birth: &Birth<'_>, spec: &ServiceSpec) -> Result<BTreeMap<String, String>, Failure> {
-    let mut env = spec.launch.env.clone();
-    for file in &spec.launch.env_files {
-        env.extend(read_env_file(file)?);
-    }
-    env.insert("INVOCATION_ID".into(), birth.invocation.into());
-    if let Role::Job { main, .. } = birth.role {
-        env.insert("MAINPID".into(), main.to_string());
-    }
-    Ok(env)
-}
-
-fn read_env_file(file: &EnvFile) -> Result<Vec<(String, String)>, Failure> {
-    let object = || file.path.display().to_string();
-    let failed = |e| Failure::call(Step::EnvFile, e, object());
-    let opened = match fd::open_read(&file.path) {
-        Err(Errno::ENOENT) if file.optional => return Ok(Vec::new()),
-        opened => opened.map_err(failed)?,
-    };
-    match fd::kind(opened.as_fd()).map_err(failed)? {
-        fd::Kind::Regular { size, .. } if size <= ENV_FILE_MAX => {}
-        fd::Kind::Regular { .. } => {
-            return Err(Failure::ours(Step::EnvFile, object(), "it is larger than 1 MiB"));
-        }
-        _ => return Err(Failure::ours(Step::EnvFile, object(), "it is not a regular file")),
-    }
-    let text = std::io::read_to_string(std::io::Read::take(std::fs::File::from(opened), ENV_FILE_MAX))
-        .map_err(|e| Failure::ours(Step::EnvFile, object(), e.to_string()))?;
-    envfile::parse(&text).map_err(|why| Failure::ours(Step::EnvFile, object(), why))
-}
-
-fn set_limits(birth: &Birth<'_>, spec: &ServiceSpec) -> Result<(), Failure> {
-    if let Some(before) = birth.open_files {
-        limits::set(limits::OPEN_FILES, before)
-            .map_err(|e| Failure::call(Step::Limit, e, "open-files back to what it was"))?;
-    }
+fn set_limits(spec: &ServiceSpec) -> Result<(), Failure> {
     let show = |v: Option<u64>| v.map_or("unlimited".into(), |v| v.to_string());
     for l in &spec.launch.limits {
         limits::set(l.resource, limits::Pair { soft: l.soft, hard: l.hard }).map_err(|e| {
@@ -174,13 +130,10 @@ fn set_limits(birth: &Birth<'_>, spec: &ServiceSpec) -> Result<(), Failure> {
 
 /// Groups, group, user, in the one order that works, and then asks the kernel whether it is so: a call that
 /// reports success is no proof (setresuid(-1, -1, -1) does, and stays root).
-fn take_on(who: &Identity) -> Result<(), Failure> {
+fn take_on(who: &Identity, groups: &[u32]) -> Result<(), Failure> {
     let user = || format!("user {}", who.user);
     let failed = |step| move |e| Failure::call(step, e, format!("user {}", who.user));
-    let mut groups = who.groups.clone();
-    groups.sort_unstable();
-    groups.dedup();
-    identity::set_groups(&groups).map_err(failed(Step::Groups))?;
+    identity::set_groups(groups).map_err(failed(Step::Groups))?;
     identity::set_gid(who.gid).map_err(failed(Step::Gid))?;
     identity::set_uid(who.uid).map_err(failed(Step::Uid))?;
     caps::clear_inheritable().map_err(failed(Step::Verify))?;
@@ -194,22 +147,11 @@ fn take_on(who: &Identity) -> Result<(), Failure> {
     if identity::gids() != Ok((who.gid, who.gid, who.gid)) {
         return wrong("group id");
     }
-    if identity::groups().as_ref() != Ok(&groups) {
+    if identity::groups().as_deref() != Ok(groups) {
         return wrong("list of groups");
     }
     if who.uid != 0 && (identity::set_uid(0).is_ok() || caps::get() != Ok(caps::Sets::default())) {
         return Err(Failure::ours(Step::Verify, user(), "root's rights could be taken back"));
     }
     Ok(())
-}
-
-fn command(role: Role, spec: &ServiceSpec) -> &[String] {
-    match role {
-        Role::Main => &spec.launch.argv,
-        Role::Job { job: Job::Stop, .. } => &spec.stop.command,
-        Role::Job { job: Job::Reload, .. } => match &spec.reload {
-            Reload::Command(argv) => argv,
-            Reload::Signal(_) => &[],
-        },
-    }
 }

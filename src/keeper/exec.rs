@@ -1,58 +1,40 @@
-//! The last step of a launch: finding the program and becoming it, or saying exactly why not.
+//! The last step of a launch: becoming the program, or saying exactly why not.
 
 #![forbid(unsafe_code)]
 
-use super::step::{ABOUT_TO_EXEC, Failure, Step};
-use crate::sys::{self, Errno, fd, process};
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    ffi::{CString, OsStr},
-    os::fd::{AsFd, BorrowedFd},
-    os::unix::ffi::OsStrExt,
-    path::Path,
+use super::{
+    environment::Command,
+    step::{Failure, Step},
 };
+use crate::sys::{self, Errno, fd, process, record::Record};
+use std::{convert::Infallible, ffi::OsStr, os::fd::AsFd, os::unix::ffi::OsStrExt, path::Path};
 
-/// Executes `argv`, whose program is searched in the PATH of `env` unless it has a slash.
-pub(super) fn exec(
-    status: BorrowedFd<'_>,
-    argv: &[String],
-    env: &BTreeMap<String, String>,
-) -> Result<Infallible, Failure> {
-    let Some(program) = argv.first() else {
-        return Err(Failure::ours(Step::Exec, "the command", "it is empty"));
-    };
-    let text = |s: String| {
-        CString::new(s)
-            .map_err(|_| Failure::ours(Step::Exec, program, "a NUL character in it or its settings"))
-    };
-    let args = argv.iter().map(|a| text(a.clone())).collect::<Result<Vec<_>, _>>()?;
-    let vars = env.iter().map(|(k, v)| text(format!("{k}={v}"))).collect::<Result<Vec<_>, _>>()?;
-    // Nobody may be listening any more; that is no reason not to become the service.
-    let _ = fd::write(status, &[ABOUT_TO_EXEC]);
-    if program.contains('/') {
-        let Err(e) = process::exec(&args[0], &args, &vars);
-        return Err(exec_failure(program, e));
-    }
-    let path = env.get("PATH").map_or("", String::as_str);
+/// Executes the command. Nothing is allocated on the way to success: what a child allocates, its launcher keeps.
+pub(super) fn exec(command: &Command, record: &Record) -> Result<Infallible, Failure> {
+    record.executing();
     let mut denied = None;
-    for dir in path.split(':').filter(|d| d.starts_with('/')) {
-        let candidate = format!("{}/{program}", dir.trim_end_matches('/'));
-        let Err(e) = process::exec(&text(candidate.clone())?, &args, &vars);
+    for candidate in &command.candidates {
+        let Err(e) = process::exec(candidate, &command.argv, &command.env);
+        let file = OsStr::from_bytes(candidate.to_bytes());
         match e {
-            Errno::ENOENT if !Path::new(&candidate).exists() => {}
+            _ if command.path.is_none() => return Err(failure(&command.program, e)),
+            Errno::ENOENT if !Path::new(file).exists() => {}
             Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
-            Errno::EACCES => denied = denied.or(Some(candidate)),
-            e => return Err(exec_failure(&candidate, e)),
+            Errno::EACCES => denied = denied.or(Some(file)),
+            e => return Err(failure(&file.to_string_lossy(), e)),
         }
     }
     Err(match denied {
-        Some(candidate) => exec_failure(&candidate, Errno::EACCES),
-        None => Failure::ours(Step::Exec, program, format!("it is in none of the folders of PATH ({path})")),
+        Some(file) => failure(&file.to_string_lossy(), Errno::EACCES),
+        None => {
+            let path = command.path.as_deref().unwrap_or_default();
+            let why = format!("it is in none of the folders of PATH ({path})");
+            Failure::ours(Step::Exec, &command.program, why)
+        }
     })
 }
 
-fn exec_failure(program: &str, e: Errno) -> Failure {
+fn failure(program: &str, e: Errno) -> Failure {
     // execve says the same of a missing file and of a file whose `#!` line or dynamic loader is missing.
     if e == Errno::ENOENT && Path::new(program).exists() {
         let why = interpreter(program).map_or_else(

@@ -5,7 +5,7 @@
 
 use super::{
     protocol::{News, NoteLevel, Usage},
-    run::{End, JobState, Phase},
+    run::{End, Phase, Run},
     state::{Keeper, Owner},
     tree::Tree,
 };
@@ -16,7 +16,6 @@ use crate::{
         reap::{self, Ended, Used},
     },
 };
-use std::os::fd::AsFd;
 
 /// How often a tree is looked at that is being killed.
 const KILL_AGAIN_MS: u64 = 200;
@@ -29,12 +28,19 @@ impl Keeper {
         let mut first = true;
         while let Ok(Some(pid)) = reap::peek() {
             match self.pids.remove(&pid) {
-                Some(Owner::Main(id)) => self.main_ended(id),
-                Some(Owner::Job(id, job)) => self.job_ended(id, job),
+                Some(Owner::Main(id)) => {
+                    let ended = reap::reap_peeked(pid).ok().flatten();
+                    self.main_over(id, ended);
+                }
+                Some(Owner::Job(id, job)) => {
+                    let ended = reap::reap_peeked(pid).ok().flatten();
+                    self.job_over(id, job, ended.map(|(ended, _)| ended));
+                }
                 Some(Owner::Manager) => self.manager_ended(),
                 Some(Owner::Loader) => self.loader_ended(),
-                // A descendant whose parent went first.
-                None => drop(reap::reap_orphan(pid)),
+                Some(Owner::Launcher(number)) => self.launcher_ended(number),
+                // A descendant whose parent went first, or a child that is not reported yet.
+                None => self.newborn_ended(pid),
             }
             // Where there is only one, the manager need not wait until all children have been looked at.
             if std::mem::take(&mut first) {
@@ -43,14 +49,13 @@ impl Keeper {
         }
     }
 
-    fn main_ended(&mut self, id: RunId) {
-        // It may have been exec'ed and ended since we last looked.
-        self.launched(id);
+    /// The main process is reaped, and has ended like this if that is known.
+    pub(super) fn main_over(&mut self, id: RunId, ended: Option<(Ended, Used)>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let reaped = run.pidfd.take().map(|fd| reap::reap(fd.as_fd()));
-        let (exit, usage) = match reaped {
-            Some(Ok(Some((ended, used)))) => (exit(ended), usage(used)),
-            _ => (Exit::Unknown, Usage::default()),
+        run.pidfd = None;
+        let (exit, usage) = match ended {
+            Some((ended, used)) => (exit(ended), usage(used)),
+            None => (Exit::Unknown, Usage::default()),
         };
         let at_ms = clock::boottime_ms();
         let started_ms = match &run.phase {
@@ -58,7 +63,7 @@ impl Keeper {
             Phase::Failed { .. } => return self.launch_failed(id),
             Phase::Launching { .. } | Phase::Ended(_) => at_ms,
         };
-        let leftovers = !run.tree.dissolve();
+        let leftovers = run.tree.populated(true) != Ok(false);
         run.phase = Phase::Ended(End { started_ms, exit, leftovers, at_ms, usage, empty: !leftovers });
         self.tell(News::Exited { run: id, exit, leftovers, at_ms, usage });
         if leftovers {
@@ -68,13 +73,9 @@ impl Keeper {
         }
     }
 
-    /// The child that could not become the service has ended: nothing of it is left.
-    fn launch_failed(&mut self, id: RunId) {
-        let Some(run) = self.runs.remove(&id) else { return };
-        self.restless.remove(&id);
-        if let Err(e) = run.tree.remove() {
-            self.warn(&format!("cannot remove the cgroup of {} (run {id})", run.service), e);
-        }
+    /// What could not become the service has ended: nothing of it is left.
+    pub(super) fn launch_failed(&mut self, id: RunId) {
+        let Some(run) = self.drop_run(id) else { return };
         if let Phase::Failed { why, transient } = run.phase {
             self.tell(News::LaunchFailed { run: id, why, transient });
         }
@@ -122,7 +123,7 @@ impl Keeper {
         self.emptied(id);
     }
 
-    /// Nothing is left of a run: what was for watching and killing it goes, and its cgroup.
+    /// Nothing is left of a run: what was for watching and killing it goes, and soon its cgroup.
     fn emptied(&mut self, id: RunId) {
         self.restless.remove(&id);
         let Some(run) = self.runs.get_mut(&id) else { return };
@@ -131,8 +132,7 @@ impl Keeper {
             self.watches.remove(watch);
             self.watched.remove(&watch);
         }
-        // Where it is still in use for a moment, the release tries again.
-        let _ = run.tree.remove();
+        self.remains.extend(run.tree.take_remains());
     }
 
     /// Kills a run until nothing of it is left.
@@ -176,22 +176,17 @@ impl Keeper {
         }
     }
 
-    fn job_ended(&mut self, id: RunId, job: Job) {
-        let Some(state) = self.runs.get_mut(&id).map(|r| r.job(job)) else { return };
-        let JobState::Running { pidfd, status } = state else { return };
-        let why = match (super::launch::outcome(status), reap::reap(pidfd.as_fd())) {
-            (super::launch::Outcome::Failed(failure), _) => failure.sentence(),
-            (_, Ok(Some((Ended::Code(0), _)))) => String::new(),
-            (_, Ok(Some((Ended::Code(status), _)))) => {
-                format!("the {} exited with status {status}", name(job))
-            }
-            (_, Ok(Some((Ended::Signal { signal, .. }, _)))) => {
+    /// A job is reaped, and has ended like this if that is known.
+    pub(super) fn job_over(&mut self, id: RunId, job: Job, ended: Option<Ended>) {
+        let why = match ended {
+            Some(Ended::Code(0)) => String::new(),
+            Some(Ended::Code(status)) => format!("the {} exited with status {status}", name(job)),
+            Some(Ended::Signal { signal, .. }) => {
                 format!("the {} was killed by {}", name(job), crate::sys::signal::name(signal))
             }
-            (_, Ok(None) | Err(_)) => format!("how the {} ended is not known", name(job)),
+            None => format!("how the {} ended is not known", name(job)),
         };
-        *state = JobState::Ended { why: why.clone() };
-        self.tell(News::JobEnded { run: id, job, why });
+        self.job_refused(id, job, why);
     }
 
     /// Forgets a run that is over.
@@ -204,12 +199,19 @@ impl Keeper {
             }
             Some(_) => {}
         }
-        let Some(run) = self.runs.remove(&id) else { return };
+        drop(self.drop_run(id));
+    }
+
+    /// Lets go of a run, of its cgroup, and of its plan if that was its last one.
+    fn drop_run(&mut self, id: RunId) -> Option<Run> {
+        let run = self.runs.remove(&id)?;
+        self.restless.remove(&id);
         if let Err(e) = run.tree.remove() {
             self.warn(&format!("cannot remove the cgroup of {} (run {id})", run.service), e);
         }
         let runs = &self.runs;
         self.plans.sweep(|g| runs.values().any(|r| r.generation == g));
+        Some(run)
     }
 }
 

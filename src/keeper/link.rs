@@ -18,6 +18,11 @@ use std::{
 const UNSENT_MAX: usize = 1024;
 /// When to try again where no event will tell.
 const AGAIN_MS: u64 = 10;
+/// So much news of launches is sent at once while more is about to come: a packet costs the manager more than a
+/// message in it.
+const LAUNCHES: usize = 8;
+/// And none waits longer than so for others.
+const PATIENCE_MS: u64 = 2;
 
 /// The manager and what is under way to and from it.
 #[derive(Debug, Default)]
@@ -28,6 +33,8 @@ pub(super) struct Link {
     requests: VecDeque<Request>,
     interest: Option<Interest>,
     again_at: Option<u64>,
+    /// Since when news of launches wait for more.
+    held_since: Option<u64>,
     buffer: Vec<u8>,
     pub(super) started_at: u64,
     /// How many managers there have been.
@@ -46,6 +53,8 @@ pub(super) struct Link {
 struct Message {
     bytes: Vec<u8>,
     fds: Vec<Rc<OwnedFd>>,
+    /// It may wait for others of its kind.
+    patient: bool,
 }
 
 /// The next packet: as many messages as fit, their descriptors, and how many messages that is. A message that
@@ -125,15 +134,17 @@ impl Keeper {
         }
         // These types have no map with keys that are not strings, which is all that could fail.
         let Ok(bytes) = serde_json::to_vec(&news) else { return };
-        self.link.out.push_back(Message { bytes, fds });
+        let patient = matches!(news, News::Started { .. });
+        self.link.out.push_back(Message { bytes, fds, patient });
     }
 
     /// Sends what there is room for, and says what to be woken for.
     pub(super) fn flush(&mut self) {
         self.link.again_at = None;
+        let waits = self.news_waits();
         let Some(socket) = self.link.socket.as_ref().map(AsFd::as_fd) else { return };
         let mut full = false;
-        while !self.link.out.is_empty() {
+        while !waits && !self.link.out.is_empty() {
             let (bytes, fds, count) = gather(&self.link.out);
             match packet::send(socket, &bytes, &fds) {
                 Ok(()) => drop(self.link.out.drain(..count)),
@@ -168,6 +179,24 @@ impl Keeper {
             };
             self.link.interest = done.is_ok().then_some(interest);
         }
+    }
+
+    /// Whether what is unsent is to wait for more of its kind, which is under way.
+    fn news_waits(&mut self) -> bool {
+        let link = &mut self.link;
+        let more_comes = link.out.len() < LAUNCHES && self.launchers.busy();
+        if link.out.is_empty() || !more_comes || link.out.iter().any(|m| !m.patient) {
+            link.held_since = None;
+            return false;
+        }
+        let now = clock::boottime_ms();
+        let until = *link.held_since.get_or_insert(now) + PATIENCE_MS;
+        if now >= until {
+            link.held_since = None;
+            return false;
+        }
+        link.again_at = Some(until);
+        true
     }
 
     /// Takes in one packet, if all earlier ones are done.

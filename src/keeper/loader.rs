@@ -45,7 +45,7 @@ impl Loading {
     fn start(proof: SingleThread, argv: &[OsString], aloud: bool) -> sys::Result<Loading> {
         let answer = memory::create(c"keepd-plan")?;
         let extra = aloud.then_some((own::LOAD_ALOUD, "1"));
-        let own = Own { argv, fd: answer.as_fd(), number: LOADER_FD, env: extra, manager: None };
+        let own = Own { argv, fd: answer.as_fd(), number: LOADER_FD, env: extra, role: own::Role::Loader };
         let child = own::start(proof, &own)?;
         Ok(Loading { child, answer, started: clock::boottime_ms(), overdue: false })
     }

@@ -38,7 +38,7 @@ impl Keeper {
             fd: theirs.as_fd(),
             number: MANAGER_FD,
             env: None,
-            manager: Some(self.spec.manager),
+            role: own::Role::Manager(self.spec.manager),
         };
         let child = own::start(self.proof, &own)?;
         self.pids.insert(child.pid, super::state::Owner::Manager);
@@ -58,7 +58,7 @@ impl Keeper {
             managers_before,
             shutdown: self.shutdown.map(|s| s.force),
             status_wanted: self.up.heard(),
-            cgroup: self.base.as_ref().map(|b| b.path.display().to_string()),
+            cgroup: self.base.as_ref().map(|b| b.at.path.display().to_string()),
             degraded: self.degraded.clone(),
         }));
         let plans: Vec<_> = self.plans.iter().map(|(g, held)| (g, held.fd.clone())).collect();
@@ -82,7 +82,7 @@ impl Keeper {
     /// The run, then the facts about it that are still true.
     fn hand_over_run(&mut self, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        run.pipes_given = true;
+        run.pipes_given = !matches!(run.phase, Phase::Launching { .. });
         let (service, generation, entry) = (run.service.clone(), run.generation, run.entry);
         let intro = News::Run { run: id, service, generation, entry, pipes: run.pipes() };
         let pid = run.pid as u32;

@@ -1,8 +1,9 @@
-//! HOLDS: the root process. It forks, waits and keeps; it decides nothing.
+//! HOLDS: the root process. It waits and keeps, and has launched; it decides nothing.
 //!
 //! One thread, one epoll loop. It never waits on a disk file once it has started, holds no plan in its heap,
 //! and takes from the manager nothing but the requests of [`protocol`]. The pieces: `state` is what is held
-//! and the loop; `launch` and `child` are the two sides of a fork; `exits` is how things end; `tree` and
+//! and the loop; `launch`, `launchers`, `launcher` and `child` are the way from a request to a service; `exits` is how
+//! things end; `tree` and
 //! `base` are the processes of a run; `link` and `manager` are the way to the manager and its life.
 
 #![forbid(unsafe_code)]
@@ -14,17 +15,21 @@ mod boot;
 mod child;
 mod end;
 mod envfile;
+mod environment;
 mod exec;
 mod exits;
 mod launch;
+mod launcher;
+mod launchers;
 mod link;
 mod loader;
 mod manager;
+mod order;
 mod own;
+mod pipes;
 mod plans;
 mod requests;
 mod run;
-mod slots;
 mod state;
 mod step;
 mod tree;
@@ -38,6 +43,8 @@ pub struct Config {
     pub loader_argv: Vec<OsString>,
     /// Arguments, the program's name included, with which this binary is the manager.
     pub manager_argv: Vec<OsString>,
+    /// Arguments, the program's name included, with which this binary is a launcher.
+    pub launcher_argv: Vec<OsString>,
     /// A pipe of `--daemonize`: gets one byte, `R` when the manager says ready, or else the exit status.
     pub ready_fd: Option<OwnedFd>,
 }
@@ -49,4 +56,9 @@ pub struct ExitStatus(pub i32);
 /// Is the keeper until everything has ended. To be called by a process with one thread, before it starts any.
 pub fn run(config: Config) -> ExitStatus {
     ExitStatus(boot::run(config))
+}
+
+/// Is a launcher until its keeper is gone; the status to exit with. To be called by a process with one thread.
+pub fn launch() -> ExitStatus {
+    ExitStatus(launcher::run())
 }

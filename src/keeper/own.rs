@@ -1,5 +1,5 @@
-//! Starting keepd's own other roles from the running binary (/proc/self/exe): loader and manager. The manager
-//! gives up every right that it does not need before it runs a line of its own.
+//! Starting keepd's own other roles from the running binary (/proc/self/exe): loader, launchers and manager.
+//! The manager gives up every right that it does not need before it runs a line of its own.
 
 #![forbid(unsafe_code)]
 
@@ -29,15 +29,28 @@ pub(super) struct Own<'a> {
     pub(super) number: i32,
     /// One variable more.
     pub(super) env: Option<(&'static str, &'static str)>,
-    /// Be the manager: in a session of its own, as this user and group if given, else without capabilities.
-    pub(super) manager: Option<Option<(u32, u32)>>,
+    pub(super) role: Role,
+}
+
+/// Which role, and what of our rights it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Loader,
+    /// In a session of its own, as this user and group if given, else without capabilities.
+    Manager(Option<(u32, u32)>),
+    /// In a session of its own.
+    Launcher,
 }
 
 /// Forks and executes; a failure in the child is said on stderr and is its exit status 70.
 pub(super) fn start(proof: SingleThread, own: &Own<'_>) -> sys::Result<Child> {
     process::spawn(proof, None, || {
         let Err((what, e)) = become_role(own);
-        let role = if own.manager.is_some() { "manager" } else { "loader" };
+        let role = match own.role {
+            Role::Loader => "loader",
+            Role::Manager(_) => "manager",
+            Role::Launcher => "launcher",
+        };
         complain(&format!("cannot start the {role}: {what}: {}", sys::describe(e)));
         70
     })
@@ -50,9 +63,11 @@ fn become_role(own: &Own<'_>) -> Result<Infallible, (String, Errno)> {
     };
     signal::reset_all();
     signal::unblock_all().map_err(at("cannot unblock signals"))?;
-    if let Some(user) = own.manager {
+    if own.role != Role::Loader {
         // Ctrl-C is for the keeper alone.
         process::setsid().map_err(at("cannot create a session"))?;
+    }
+    if let Role::Manager(user) = own.role {
         give_up_rights(user)?;
     }
     fd::place(own.fd, own.number).map_err(at("cannot pass its descriptor"))?;
@@ -68,7 +83,7 @@ fn become_role(own: &Own<'_>) -> Result<Infallible, (String, Errno)> {
     if let Some((name, value)) = own.env {
         env.push(text(format!("{name}={value}").as_bytes())?);
     }
-    process::exec(c"/proc/self/exe", &argv, &env).map_err(at("cannot execute /proc/self/exe"))
+    process::exec(c"/proc/self/exe", &argv.into(), &env.into()).map_err(at("cannot execute /proc/self/exe"))
 }
 
 fn give_up_rights(user: Option<(u32, u32)>) -> Result<(), (String, Errno)> {

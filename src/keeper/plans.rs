@@ -1,10 +1,9 @@
-//! The plans that are held: each a sealed memfd that nobody can change, mapped once. An entry is decoded when it
-//! is launched and forgotten again: the keeper stays small, and cheap to fork.
+//! The plans that are held: each a sealed memfd that nobody can change, for launchers and managers to map.
 
 #![forbid(unsafe_code)]
 
 use crate::{
-    plan::{DaemonSpec, Generation, ServiceSpec, image::Image},
+    plan::{DaemonSpec, Generation, image::Image},
     sys::{self, memory::Mapping},
 };
 use std::{
@@ -26,7 +25,6 @@ pub(super) struct Plans {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) fd: Rc<OwnedFd>,
-    pub(super) image: Mapping,
     /// No longer launched from: goes with its last run.
     dropped: bool,
 }
@@ -37,12 +35,7 @@ impl Held {
         let image = Mapping::new(fd.as_fd())
             .map_err(|e| format!("the loader's plan is not sealed: {}", sys::describe(e)))?;
         let spec = Image::new(&image).and_then(|i| i.daemon()).map_err(|e| e.to_string())?;
-        Ok((Held { fd: Rc::new(fd), image, dropped: false }, spec))
-    }
-
-    /// An entry; the error is a clause for people.
-    pub(super) fn spec(&self, entry: u32) -> Result<ServiceSpec, String> {
-        Image::new(&self.image).and_then(|i| i.service(entry)).map_err(|e| e.to_string())
+        Ok((Held { fd: Rc::new(fd), dropped: false }, spec))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::plan::{Exit, Generation, Job, Name, RunId};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// Longest packet either side sends.
 pub const PACKET_MAX: usize = 128 * 1024;
@@ -36,7 +37,7 @@ pub enum Request {
     /// The exit is recorded and the output is drained: close the pipes, remove the cgroup, forget the run.
     Release { run: RunId },
     /// Keep this for the next manager; replaces what was kept for the service.
-    Remember { service: Name, state: String },
+    Remember { service: Name, state: Kept },
     /// Nothing is to be kept for this service any more.
     Forget { service: Name },
     /// Run the loader; answered by `Loaded`.
@@ -52,6 +53,30 @@ pub enum Request {
     /// Everything is stopped: exit with this status.
     Exit { status: i32 },
 }
+
+/// JSON that is passed on as it is, neither looked into nor escaped.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept(Box<RawValue>);
+
+impl Kept {
+    /// The error: `json` is not JSON.
+    pub fn new(json: String) -> Result<Kept, serde_json::Error> {
+        RawValue::from_string(json).map(Kept)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Kept) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Kept {}
 
 /// What the manager wants systemd (and a waiting `--daemonize` parent) to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +103,7 @@ pub enum News {
     /// A plan that is held; one descriptor: the sealed memfd. One message per plan, after `Hello`.
     Plan { generation: Generation },
     /// A kept state; after `Hello`.
-    Remembered { service: Name, state: String },
+    Remembered { service: Name, state: Kept },
     /// A run that is held; descriptors: its stdout pipe and stderr pipe as `pipes` says.
     /// After `Hello`, before the facts about the run.
     Run { run: RunId, service: Name, generation: Generation, entry: u32, pipes: Pipes },

@@ -4,10 +4,10 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    child::Role,
-    protocol::{News, NoteLevel, Request, Up},
+    launchers::Errand,
+    protocol::{Kept, NoteLevel, Request, Up},
     run::{JobState, Phase},
-    state::{Keeper, Owner},
+    state::Keeper,
 };
 use crate::{
     plan::{Job, Name, RunId},
@@ -76,9 +76,9 @@ impl Keeper {
         }
     }
 
-    fn remember(&mut self, service: Name, state: String) {
+    fn remember(&mut self, service: Name, state: Kept) {
         self.forget(&service);
-        let size = service.as_str().len() + state.len();
+        let size = service.as_str().len() + state.as_str().len();
         if self.remembered_size + size > REMEMBERED_MAX {
             return self.note(NoteLevel::Error, format!("cannot remember the state of {service}: too much"));
         }
@@ -88,7 +88,7 @@ impl Keeper {
 
     fn forget(&mut self, service: &Name) {
         if let Some(state) = self.remembered.remove(service) {
-            self.remembered_size -= service.as_str().len() + state.len();
+            self.remembered_size -= service.as_str().len() + state.as_str().len();
         }
     }
 
@@ -101,11 +101,14 @@ impl Keeper {
     }
 
     /// Signals the main process. One that has ended meanwhile is told by its `Exited`.
-    fn signal(&mut self, id: RunId, signal: i32) {
+    pub(super) fn signal(&mut self, id: RunId, signal: i32) {
         if !self.good_signal(id, signal) {
             return;
         }
-        let Some(run) = self.runs.get(&id) else { return };
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if let Phase::Launching { signals } = &mut run.phase {
+            return signals.push(signal);
+        }
         let Some(pidfd) = run.pidfd.as_ref().map(AsFd::as_fd) else { return };
         let sent = pidfd::send_signal(pidfd, signal);
         if wakes(signal) && reap::is_stopped(pidfd) {
@@ -140,37 +143,12 @@ impl Keeper {
     fn run_job(&mut self, id: RunId, job: Job) {
         let command = super::exits::name(job);
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if matches!(run.job(job), JobState::Running { .. }) {
+        if matches!(run.job(job), JobState::Underway) {
             let text = format!("ignoring a second {command} of {}: one is running", run.service);
             return self.note(NoteLevel::Error, text);
         }
-        let why = match self.fork_job(id, job) {
-            Ok(()) => return,
-            Err(why) => why,
-        };
-        if let Some(run) = self.runs.get_mut(&id) {
-            *run.job(job) = JobState::Ended { why: why.clone() };
-        }
-        self.tell(News::JobEnded { run: id, job, why });
-    }
-
-    fn fork_job(&mut self, id: RunId, job: Job) -> Result<(), String> {
-        let Some(run) = self.runs.get(&id).filter(|r| matches!(r.phase, Phase::Running { .. })) else {
-            return Err("the main process is not running".into());
-        };
-        let role = Role::Job { job, main: run.pid };
-        let held = self.plans.get(run.generation).ok_or("its plan is not held any more")?;
-        let (spec, invocation) = (held.spec(run.entry)?, run.invocation.clone());
-        let (tree, stdout, stderr) = (run.tree.clone(), run.stdout.clone(), run.stderr.clone());
-        let (child, status, _) = self
-            .give_birth(&spec, role, &invocation, &tree, [stdout.as_deref(), stderr.as_deref()])
-            .map_err(|failure| failure.sentence())?;
-        let owner = Owner::Job(id, job);
-        self.pids.insert(child.pid, owner);
-        if let Some(run) = self.runs.get_mut(&id) {
-            *run.job(job) = JobState::Running { pidfd: child.pidfd, status };
-        }
-        Ok(())
+        *run.job(job) = JobState::Underway;
+        self.send_out(Errand::Job(id, job));
     }
 
     /// Closes what belongs to a manager that is about to go, and waits for it a little.

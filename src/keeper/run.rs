@@ -18,8 +18,9 @@ pub(super) struct Run {
     pub(super) service: Name,
     pub(super) generation: Generation,
     pub(super) entry: u32,
+    /// 0 until it is known.
     pub(super) pid: i32,
-    /// Closed once the process is reaped.
+    /// Once the process is known, until it is reaped.
     pub(super) pidfd: Option<OwnedFd>,
     /// Read ends; shared with packets that are under way.
     pub(super) stdout: Option<Rc<OwnedFd>>,
@@ -41,9 +42,8 @@ pub(super) struct Run {
 /// How far a run has come.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Forked; the status pipe has not told yet.
-    /// `slot` is set until the child is known to have descriptors of its own.
-    Launching { status: OwnedFd, slot: Option<usize> },
+    /// A launcher was sent, or is to be, and has not reported yet. Signals for it wait.
+    Launching { signals: Vec<i32> },
     /// The child has reported that it cannot, and is about to end.
     Failed { why: String, transient: bool },
     /// Exec'ed.
@@ -70,11 +70,8 @@ pub(super) struct End {
 pub(super) enum JobState {
     #[default]
     None,
-    Running {
-        pidfd: OwnedFd,
-        /// Read once it has ended.
-        status: OwnedFd,
-    },
+    /// A launcher was sent, or is to be, or it runs.
+    Underway,
     /// The last one ended so; kept for a manager that may not have heard it.
     Ended { why: String },
 }

@@ -5,12 +5,12 @@
 
 use super::{
     base::Base,
+    launchers::Launchers,
     link::Link,
     loader::Loading,
     plans::Plans,
-    protocol::{News, NoteLevel},
+    protocol::{Kept, News, NoteLevel},
     run::Run,
-    slots::Slots,
 };
 use crate::{
     notify::Upward,
@@ -36,11 +36,11 @@ const REQUESTS_PER_TURN: usize = 32;
 /// Descriptors reported per wait.
 const BATCH: usize = 256;
 
-/// Which descriptor became ready. Status pipes have numbers of their own from `STATUS` on.
+/// Which descriptor became ready. Launchers have numbers of their own from `LAUNCHER` on.
 pub(super) const TOKEN_SIGNAL: u64 = 1;
 pub(super) const TOKEN_MANAGER: u64 = 2;
 pub(super) const TOKEN_WATCH: u64 = 3;
-pub(super) const TOKEN_STATUS: u64 = 16;
+pub(super) const TOKEN_LAUNCHER: u64 = 16;
 
 /// Whose pid it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,7 @@ pub(super) enum Owner {
     Job(RunId, Job),
     Manager,
     Loader,
+    Launcher(u64),
 }
 
 /// An orderly stop was asked for.
@@ -65,6 +66,7 @@ pub(super) struct Keeper {
     pub(super) spec: DaemonSpec,
     pub(super) loader_argv: Vec<OsString>,
     pub(super) manager_argv: Vec<OsString>,
+    pub(super) launcher_argv: Vec<OsString>,
     /// The waiting parent of `--daemonize`.
     pub(super) ready_fd: Option<OwnedFd>,
     /// The limit of open files that keepd was started with: services get it back.
@@ -82,12 +84,14 @@ pub(super) struct Keeper {
     /// Runs that are looked at on a timer: they are being killed, or nothing else tells when they are empty.
     pub(super) restless: BTreeSet<RunId>,
     pub(super) look_at: u64,
-    pub(super) remembered: BTreeMap<Name, String>,
+    /// Empty cgroups that are to be removed once the manager has been told why.
+    pub(super) remains: Vec<String>,
+    pub(super) remembered: BTreeMap<Name, Kept>,
     /// Bytes of those.
     pub(super) remembered_size: usize,
     pub(super) link: Link,
     pub(super) loading: Option<Loading>,
-    pub(super) slots: Option<Slots>,
+    pub(super) launchers: Launchers,
     pub(super) up: Upward,
     /// When this keeper began, in ms of boot time.
     pub(super) began_ms: u64,
@@ -105,6 +109,7 @@ pub(super) struct Start {
     pub(super) degraded: Vec<String>,
     pub(super) loader_argv: Vec<OsString>,
     pub(super) manager_argv: Vec<OsString>,
+    pub(super) launcher_argv: Vec<OsString>,
     pub(super) ready_fd: Option<OwnedFd>,
     pub(super) open_files: Option<limits::Pair>,
     pub(super) up: Upward,
@@ -118,6 +123,7 @@ impl Keeper {
             spec: start.spec,
             loader_argv: start.loader_argv,
             manager_argv: start.manager_argv,
+            launcher_argv: start.launcher_argv,
             ready_fd: start.ready_fd,
             open_files: start.open_files,
             poll: Poll::new(BATCH)?,
@@ -132,12 +138,12 @@ impl Keeper {
             pids: HashMap::new(),
             restless: BTreeSet::new(),
             look_at: 0,
+            remains: Vec::new(),
             remembered: BTreeMap::new(),
             remembered_size: 0,
             link: Link::default(),
             loading: None,
-            // Before there are many descriptors: the numbers must be low.
-            slots: Slots::new(start.proof).ok(),
+            launchers: Launchers::default(),
             up: start.up,
             began_ms: clock::boottime_ms(),
             shutdown: None,
@@ -164,6 +170,7 @@ impl Keeper {
 
     fn turn(&mut self) -> sys::Result<()> {
         self.flush();
+        self.clear_away();
         let now = clock::boottime_ms();
         let timeout = if self.link.has_requests() {
             Some(0)
@@ -172,9 +179,9 @@ impl Keeper {
             self.next_deadline().map(|at| at.saturating_sub(now) + u64::from(at > now))
         };
         let ready = self.poll.wait(timeout)?;
-        // Before signals: a status pipe tells how the child's end is to be understood.
-        for r in ready.iter().filter(|r| r.token >= TOKEN_STATUS) {
-            self.read_status(r.token);
+        // Before signals: it is simpler when a child is known before its end is.
+        for r in ready.iter().filter(|r| r.token >= TOKEN_LAUNCHER) {
+            self.hear_launcher(r.token);
         }
         for r in &ready {
             self.attend(*r);
@@ -221,6 +228,7 @@ impl Keeper {
             self.link.deadline(),
             self.loading.as_ref().map(Loading::deadline),
             self.up.ping_at(),
+            self.launchers.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -233,6 +241,9 @@ impl Keeper {
         }
         if self.up.ping_due(now) {
             self.tell(News::Ping);
+        }
+        if self.launchers.deadline().is_some_and(|at| now >= at) {
+            self.serve_waiting();
         }
         self.expire_loader(now);
         self.restart_manager(now);

@@ -1,15 +1,16 @@
-//! The steps of a launch by name, and what is said when one of them fails. The child reports a failure as a
-//! few bytes on its status pipe; the sentences are made here, on the keeper's side. Nothing is decided here.
+//! The steps of a launch by name, and what is said when one of them fails. The child reports which step and the
+//! kernel's error; the sentences are made on the keeper's side. Nothing is decided here.
 
 #![forbid(unsafe_code)]
 
 use crate::sys::{self, Errno};
+use serde::{Deserialize, Serialize};
 
 /// What was being done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Step {
-    Folder = 1,
+    Launcher,
+    Folder,
     Pipe,
     Fork,
     Plan,
@@ -26,35 +27,11 @@ pub(super) enum Step {
     Directory,
     Descriptors,
     Exec,
+    Killed,
 }
 
-const ALL: [Step; 17] = [
-    Step::Folder,
-    Step::Pipe,
-    Step::Fork,
-    Step::Plan,
-    Step::Stdio,
-    Step::Session,
-    Step::Join,
-    Step::EnvFile,
-    Step::Limit,
-    Step::Groups,
-    Step::Gid,
-    Step::Uid,
-    Step::Verify,
-    Step::Privileges,
-    Step::Directory,
-    Step::Descriptors,
-    Step::Exec,
-];
-
-/// Written just before exec: end of file after it means that the command was exec'ed.
-pub(super) const ABOUT_TO_EXEC: u8 = 0;
-/// Written first by a child that has a slot: it does not share the keeper's descriptors any more.
-pub(super) const ALONE: u8 = 1;
-
 /// Why a launch did not get to its command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     pub(super) step: Step,
     /// 0 where `cause` says it all.
@@ -76,37 +53,39 @@ impl Failure {
         Failure { step, errno: 0, object: object.into(), cause: cause.into() }
     }
 
-    /// As bytes for the status pipe.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![self.step as u8];
-        out.extend(self.errno.to_le_bytes());
-        // Both are cut so that the whole fits into one atomic write.
-        for text in [&self.object, &self.cause] {
-            let cut = &text.as_bytes()[..text.len().min(1500)];
-            out.extend((cut.len() as u16).to_le_bytes());
-            out.extend(cut);
+    /// As at most `room` bytes for the record; texts are cut where they have to be.
+    pub(super) fn encode(&self, room: usize) -> Vec<u8> {
+        // A character takes six bytes at worst.
+        for longest in [usize::MAX, room / 16] {
+            let cut = |s: &str| {
+                let mut end = s.len().min(longest);
+                while !s.is_char_boundary(end) {
+                    end -= 1;
+                }
+                s[..end].to_owned()
+            };
+            let short = Failure { object: cut(&self.object), cause: cut(&self.cause), ..*self };
+            // These types have no map with keys that are not strings, which is all that could fail.
+            let bytes = serde_json::to_vec(&short).unwrap_or_default();
+            if bytes.len() <= room {
+                return bytes;
+            }
         }
-        out
+        Vec::new()
     }
 
-    /// From the bytes of the status pipe; `None` if they are none of ours.
+    /// From the bytes of the record; `None` if they are none of ours.
     pub(super) fn decode(bytes: &[u8]) -> Option<Failure> {
-        let (step, rest) = bytes.split_first()?;
-        let step = *ALL.iter().find(|s| **s as u8 == *step)?;
-        let (errno, mut rest) = rest.split_first_chunk::<4>()?;
-        let mut text = || -> Option<String> {
-            let (len, tail) = rest.split_first_chunk::<2>()?;
-            let (text, tail) = tail.split_at_checked(u16::from_le_bytes(*len) as usize)?;
-            rest = tail;
-            Some(String::from_utf8_lossy(text).into_owned())
-        };
-        Some(Failure { step, errno: i32::from_le_bytes(*errno), object: text()?, cause: text()? })
+        serde_json::from_slice(bytes).ok()
     }
 
     /// For people: "cannot change directory to /srv/web: No such file or directory".
     pub(super) fn sentence(&self) -> String {
         let o = &self.object;
         let what = match self.step {
+            Step::Launcher => "cannot start a launcher".into(),
+            Step::Killed if !o.is_empty() => return o.clone(),
+            Step::Killed => "the child process was killed before it could execute the command".into(),
             Step::Folder => format!("cannot create the cgroup {o}"),
             Step::Pipe => "cannot create a pipe".into(),
             Step::Fork => "cannot fork".into(),
@@ -124,7 +103,9 @@ impl Failure {
             Step::Descriptors => "cannot mark descriptors close-on-exec".into(),
             Step::Exec => format!("cannot execute {o}"),
         };
-        if self.cause.is_empty() {
+        if self.cause.is_empty() && self.errno == 0 {
+            what
+        } else if self.cause.is_empty() {
             format!("{what}: {}", sys::describe(Errno::from_raw(self.errno)))
         } else {
             format!("{what}: {}", self.cause)
@@ -135,6 +116,7 @@ impl Failure {
     pub(super) fn transient(&self) -> bool {
         let errno = Errno::from_raw(self.errno);
         match self.step {
+            Step::Launcher => true,
             Step::Folder | Step::Pipe | Step::Fork => {
                 matches!(errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::EBUSY)
             }
@@ -149,24 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_survives_the_pipe() {
-        for step in ALL {
-            let f = Failure::call(step, Errno::ENOENT, "/srv/wéb");
-            assert_eq!(Failure::decode(&f.encode()), Some(f));
-            let f = Failure::ours(step, "x".repeat(9), "line 3 has no `=`");
-            assert_eq!(Failure::decode(&f.encode()), Some(f));
+    fn a_failure_survives_the_record() {
+        let failed = Failure::call(Step::Directory, Errno::ENOENT, "/srv/wéb");
+        assert_eq!(Failure::decode(&failed.encode(4000)), Some(failed));
+        for letter in ["x", "é", "\u{1}"] {
+            let long = Failure::ours(Step::Exec, letter.repeat(9000), letter.repeat(9000)).encode(4000);
+            assert!(long.len() <= 4000 && Failure::decode(&long).is_some_and(|f| f.step == Step::Exec));
         }
-        let long = Failure::ours(Step::Exec, "x".repeat(9000), "y".repeat(9000)).encode();
-        assert!(long.len() <= 4096 && Failure::decode(&long).is_some());
-    }
-
-    #[test]
-    fn garbage_is_no_failure() {
-        let whole = Failure::call(Step::Uid, Errno::EPERM, "user web").encode();
-        for n in 0..whole.len() {
-            assert_eq!(Failure::decode(&whole[..n]), None, "cut at {n}");
-        }
-        assert_eq!(Failure::decode(&[200, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(Failure::decode(&[200, 0, 0, 0]), None);
     }
 
     #[test]

@@ -32,7 +32,10 @@ impl Tree {
                 Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
                 answer => answer,
             },
-            Tree::Group { main, invocation } => Ok(!members(*main, invocation, reaped).is_empty()),
+            // One that forks and ends while /proc is read may be missed with its child, once.
+            Tree::Group { main, invocation } => {
+                Ok((0..2).any(|_| !members(*main, invocation, reaped).is_empty()))
+            }
         }
     }
 
@@ -73,10 +76,18 @@ impl Tree {
         worst
     }
 
+    /// Its folder below the base, where it is a cgroup.
+    pub(super) fn cgroup(&self) -> Option<&str> {
+        match self {
+            Tree::Cgroup { name, .. } => Some(name),
+            Tree::Group { .. } => None,
+        }
+    }
+
     /// The file that changes when the tree becomes empty.
     pub(super) fn events(&self) -> Option<PathBuf> {
         match self {
-            Tree::Cgroup { base, name, .. } => Some(base.path.join(name).join("cgroup.events")),
+            Tree::Cgroup { base, name, .. } => Some(base.at.path.join(name).join("cgroup.events")),
             Tree::Group { .. } => None,
         }
     }
@@ -90,14 +101,12 @@ impl Tree {
         }
     }
 
-    /// Whether nothing of it is left once its main process is reaped. A cgroup is removed to find out: one
-    /// call instead of the four of asking first.
-    pub(super) fn dissolve(&self) -> bool {
-        let removed = match self {
-            Tree::Cgroup { .. } => self.remove().is_ok(),
-            Tree::Group { .. } => false,
-        };
-        removed || self.populated(true) == Ok(false)
+    /// What is to be removed of it, for somebody else to do so; once.
+    pub(super) fn take_remains(&self) -> Option<String> {
+        match self {
+            Tree::Cgroup { name, removed, .. } if !removed.replace(true) => Some(name.clone()),
+            Tree::Cgroup { .. } | Tree::Group { .. } => None,
+        }
     }
 
     fn pids(&self, reaped: bool) -> Vec<i32> {

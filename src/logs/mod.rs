@@ -13,6 +13,7 @@ pub mod engine;
 mod gzip;
 pub mod history;
 pub mod housekeeper;
+mod marks;
 mod place;
 mod pump;
 pub mod read;
@@ -27,7 +28,7 @@ mod upkeep;
 pub use counters::Counters;
 pub use engine::{Engine, Report};
 pub use housekeeper::Housekeeper;
-pub use read::{From, Reader};
+pub use read::{From, Line, Next, Place, Query, Reader, View};
 pub use rolling::RollingFile;
 
 #[cfg(test)]

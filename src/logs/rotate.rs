@@ -114,6 +114,14 @@ fn number(digits: &str) -> Option<u64> {
     digits.parse().ok().filter(|n| plain && *n <= LAST)
 }
 
+/// The time in a name that [`name`] made without a prefix, in milliseconds since 1970.
+pub fn started(name: &str) -> Option<u64> {
+    let time = name.split('.').next()?;
+    let civil = jiff::civil::DateTime::strptime("%Y-%m-%dT%H-%M-%S", time).ok()?;
+    let ms = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
+    u64::try_from(ms).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +134,7 @@ mod tests {
         assert_eq!(made, "2026-11-21T00-00-00.000001.log");
         assert_eq!(sequence("", &made), Some(1));
         assert_eq!(sequence("", &format!("{made}.gz")), None);
+        assert_eq!(started(&made), Some(1_795_219_200_000));
         assert_eq!(name("keepd-", 0, 1_234_567), "keepd-1970-01-01T00-00-00.1234567.log");
     }
 

@@ -12,7 +12,10 @@ use super::{
     rotate::{Limits, name},
     schedule,
 };
-use crate::sys::{clock, folder::lock};
+use crate::sys::{
+    clock,
+    folder::{Folder, lock},
+};
 use jiff::tz::TimeZone;
 use std::{
     collections::BTreeSet,
@@ -73,6 +76,21 @@ impl Store {
     /// The file that is written.
     pub(super) fn path(&self) -> PathBuf {
         self.place.path().join(&self.place.live)
+    }
+
+    /// Where the files are.
+    pub(super) fn folder(&self) -> io::Result<Folder> {
+        self.place.open()
+    }
+
+    /// The number that the current file will have once it is rotated.
+    pub(super) fn sequence(&mut self) -> io::Result<u64> {
+        let next = match self.next {
+            Some(next) => next,
+            // Whatever is being compressed has its number all the same.
+            None => self.place.history(&self.place.open()?, &BTreeSet::new())?.next(),
+        };
+        Ok(*self.next.insert(next))
     }
 
     /// Other limits, from the next write on, and another place.
@@ -151,7 +169,6 @@ impl Store {
                 return Ok(None);
             }
         };
-        // Whatever is being compressed has its number all the same.
         let look = || self.place.history(&folder, &BTreeSet::new()).map(|history| history.next());
         let mut next = self.next.map_or_else(look, Ok)?;
         let mut rotated = name(&self.place.prefix, open.began_ms, next);

@@ -9,6 +9,7 @@
 
 use super::{
     Counters, Housekeeper,
+    marks::Marks,
     place::Place,
     rotate::{LONGEST_LINE, Limits, Room, room},
     scratch::{Look, Scratch},
@@ -107,6 +108,7 @@ pub(super) struct Turn {
 #[derive(Debug)]
 pub(super) struct Stream {
     store: Store,
+    marks: Marks,
     queue: VecDeque<Source>,
     trouble: Option<Trouble>,
     dropped: (u64, u64),
@@ -117,10 +119,13 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(place: Place, limits: Limits, housekeeper: &Housekeeper) -> Stream {
         let store = Store::new(place, limits, housekeeper);
-        Stream { store, queue: VecDeque::new(), trouble: None, dropped: (0, 0), delay: DELAY.1, last: 0 }
+        let (marks, queue) = (Marks::default(), VecDeque::new());
+        Stream { store, marks, queue, trouble: None, dropped: (0, 0), delay: DELAY.1, last: 0 }
     }
 
+    /// For changes to it: what is known of its folder may no longer hold.
     pub(super) fn store(&mut self) -> &mut Store {
+        self.marks.close();
         &mut self.store
     }
 
@@ -239,6 +244,7 @@ impl Stream {
         if self.store.ready()?.full {
             turn.rotated.extend(self.store.rotate()?);
         }
+        self.marks.writing(&mut self.store);
         let open = self.store.ready()?;
         let limit = open.limit;
         let (len, ends) = match room(open.size, limit) {

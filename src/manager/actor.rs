@@ -9,7 +9,7 @@ use super::{
     publish::{Publisher, last_exit},
 };
 use crate::{
-    keeper::protocol::{News, NoteLevel, Request, Up},
+    keeper::protocol::{Kept, News, NoteLevel, Request, Up},
     logs::{self, Report},
     machine::{Effect, Event, Fact, Machine, ServiceId, Time, Wish},
     plan::{Exit, Generation, Name, RunId},
@@ -240,7 +240,7 @@ impl Actor {
         for id in self.machine.take_changed() {
             self.stale.insert(id);
             let service = self.machine.view(id).spec.name.clone();
-            let request = match self.machine.save(id) {
+            let request = match self.machine.save(id).and_then(|state| Kept::new(state).ok()) {
                 Some(state) => Request::Remember { service: service.clone(), state },
                 None => Request::Forget { service: service.clone() },
             };

@@ -66,7 +66,9 @@ impl HandOver {
                 let fd = fds.into_iter().next().ok_or_else(|| invalid("a plan without its memfd"))?;
                 self.plans.insert(generation, Arc::new(read_plan(&fd)?));
             }
-            News::Remembered { service, state } => drop(self.remembered.insert(service, state)),
+            News::Remembered { service, state } => {
+                self.remembered.insert(service, state.as_str().to_owned());
+            }
             News::Run { run, service, generation, entry: _, pipes } => {
                 self.runs.push(HeldRun { run, service, generation, pipes: RunPipes::take(pipes, fds) });
             }

@@ -126,7 +126,7 @@ pub(super) fn unpack(bytes: &[u8], fds: Vec<OwnedFd>) -> io::Result<Vec<Packet>>
 /// An upper bound of the encoded size of a request, in bytes, but for escapes (hence half of the packet).
 fn estimate(r: &Request) -> usize {
     match r {
-        Request::Remember { service, state } => state.len() * 5 / 4 + service.as_str().len() + 64,
+        Request::Remember { service, state } => state.as_str().len() + service.as_str().len() + 64,
         Request::Launch { service, .. } | Request::Forget { service } => service.as_str().len() + 160,
         Request::Notify(crate::keeper::protocol::Up::Status(s)) => s.len() * 2 + 64,
         _ => 96,

@@ -14,9 +14,11 @@ mod plans;
 mod publish;
 pub mod snapshot;
 mod usage;
+pub mod views;
 
+pub use crate::logs::{Query, read};
 pub use handle::{Action, Handle, Refusal};
-pub use logstream::LogStream;
+pub use logstream::{LogFormat, LogStream, LogWish, Which};
 
 use crate::{
     keeper::protocol::{Request, Up},

@@ -3,6 +3,7 @@
 use super::{
     events::EventLog,
     snapshot::{Snapshot, View},
+    views::Views,
 };
 use crate::{
     keeper::protocol::Hello,
@@ -11,12 +12,12 @@ use crate::{
     plan::{Exit, Name, Plan, Stderr, Stdout, signal::signal_name},
     sys, wire,
 };
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 /// Keeps the views of all services and publishes them.
 pub(super) struct Publisher {
-    views: BTreeMap<Name, Arc<View>>,
+    views: Views,
     pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(super) events: Arc<EventLog>,
     hello: Hello,
@@ -27,7 +28,7 @@ impl Publisher {
         // Numbers rise over restarts of the manager too, so that `Last-Event-ID` never means another event.
         let events = Arc::new(EventLog::new((u64::from(hello.managers_before) << 40) + 1));
         let snapshot = watch::Sender::new(Arc::default());
-        Publisher { views: BTreeMap::new(), snapshot, events, hello }
+        Publisher { views: Views::default(), snapshot, events, hello }
     }
 
     /// Whether systemd wants to know how things stand.
@@ -58,6 +59,8 @@ impl Publisher {
             last_exit: v.last_exit.map(|e| last_exit(e.exit, e.at, e.run.0, e.ran.0)),
             log: wire::Log {
                 file: captured.then(|| spec.logs.dir.join("current").display().to_string()),
+                stderr_file: (spec.launch.stderr == Stderr::Separate)
+                    .then(|| spec.logs.dir.join("stderr/current").display().to_string()),
                 ..Default::default()
             },
             identity: identity(spec),
@@ -77,7 +80,7 @@ impl Publisher {
             log: captured.then(|| logs.counters(&spec.name)),
             cgroup,
         };
-        self.views.insert(spec.name.clone(), Arc::new(view));
+        self.views.put(Arc::new(view));
     }
 
     /// A service is gone for good.
@@ -100,13 +103,12 @@ impl Publisher {
             counts,
             degraded: self.hello.degraded.clone(),
         };
-        let services = self.views.values().cloned().collect();
         let ready = state == "running" || state == "reloading";
         self.snapshot.send_replace(Arc::new(Snapshot {
             status,
             began_ms: self.hello.began_ms,
             ready,
-            services,
+            services: self.views.clone(),
         }));
     }
 
@@ -180,8 +182,4 @@ fn wall_of(t: machine::Time) -> u64 {
     sys::clock::wall_ms().saturating_sub(ago)
 }
 
-/// RFC 3339, UTC, milliseconds.
-pub(super) fn timestamp(wall_ms: u64) -> String {
-    let ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map(|t| format!("{t:.3}")).unwrap_or_default()
-}
+pub(super) use crate::wire::timestamp;

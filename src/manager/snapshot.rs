@@ -1,5 +1,6 @@
 //! What readers see: the state of everything after a turn of the machine. Immutable once published.
 
+use super::views::Views;
 use crate::{plan::Name, wire};
 use std::{path::PathBuf, sync::Arc};
 
@@ -13,7 +14,7 @@ pub struct Snapshot {
     /// Autostart has begun and nothing is being stopped for good: `/readyz`.
     pub ready: bool,
     /// Sorted by name.
-    pub services: Vec<Arc<View>>,
+    pub services: Views,
 }
 
 /// One service as it was after the turn.
@@ -55,7 +56,7 @@ impl View {
 impl Snapshot {
     /// The instance of this name.
     pub fn find(&self, name: &str) -> Option<&Arc<View>> {
-        self.services.binary_search_by(|s| s.base.name.as_str().cmp(name)).ok().map(|i| &self.services[i])
+        self.services.find(name)
     }
 
     /// The instances that `name` means: the instance of that name, or all of the service of that name.

@@ -62,7 +62,7 @@ impl Folder {
         }
     }
 
-    /// Opens a folder in this one.
+    /// Opens a folder in this one, which may not be a symbolic link.
     pub fn sub(&self, name: &str) -> io::Result<Folder> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(Folder(File::from(openat(&self.0, name, flags, Mode::empty())?)))
@@ -137,6 +137,11 @@ impl Folder {
             }
             other => Ok(other?),
         }
+    }
+
+    /// Gives a file a new name; what had that is gone in the same step.
+    pub fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(nix::fcntl::renameat(&self.0, from, &self.0, to)?)
     }
 
     /// Removes a file.

@@ -1,13 +1,14 @@
 //! Resource limits of this process.
 
 use super::{Errno, Result};
+use serde::{Deserialize, Serialize};
 
 /// RLIMIT_NOFILE.
 #[allow(clippy::unnecessary_cast, reason = "C libraries differ in its type")]
 pub const OPEN_FILES: u32 = libc::RLIMIT_NOFILE as u32;
 
 /// One limit; `None` is unlimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     pub soft: Option<u64>,
     pub hard: Option<u64>,

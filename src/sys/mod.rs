@@ -2,6 +2,7 @@
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
 pub mod background;
+pub mod birth;
 pub mod caps;
 pub mod cgroup;
 pub mod clock;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod random;
 pub mod ready;
 pub mod reap;
+pub mod record;
 pub mod signal;
 pub mod timer;
 pub mod watch;

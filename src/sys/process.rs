@@ -7,7 +7,7 @@ use super::{Errno, Result};
 use std::{
     convert::Infallible,
     ffi::{CStr, CString},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -33,45 +33,35 @@ pub struct Child {
 /// `struct clone_args` as of Linux 5.7, which is what CLONE_INTO_CGROUP needs.
 #[repr(C)]
 #[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
+pub(super) struct CloneArgs {
+    pub(super) flags: u64,
+    pub(super) pidfd: u64,
+    pub(super) child_tid: u64,
+    pub(super) parent_tid: u64,
+    pub(super) exit_signal: u64,
+    pub(super) stack: u64,
+    pub(super) stack_size: u64,
+    pub(super) tls: u64,
+    pub(super) set_tid: u64,
+    pub(super) set_tid_size: u64,
+    pub(super) cgroup: u64,
 }
 
-const CLONE_FILES: u64 = 0x400;
 const CLONE_PIDFD: u64 = 0x1000;
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+pub(super) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Forks; the child runs `child` and ends with the status it returns, without running any destructor or
 /// exit handler of the parent's. With `cgroup` the child is born in that folder. Where the kernel has no
 /// clone3 (or a filter hides it), a child without `cgroup` is forked in the old way; with `cgroup` the error
 /// is returned, so that the caller can let the child join by itself.
 pub fn spawn(
-    proof: SingleThread,
-    cgroup: Option<BorrowedFd<'_>>,
-    child: impl FnOnce() -> i32,
-) -> Result<Child> {
-    clone(proof, 0, cgroup, child)
-}
-
-fn clone(
     _proof: SingleThread,
-    flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> i32,
 ) -> Result<Child> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: CLONE_PIDFD | flags,
+        flags: CLONE_PIDFD,
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
@@ -91,43 +81,9 @@ fn clone(
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Child { pid: pid as i32, pidfd })
         }
-        Err(Errno::ENOSYS | Errno::EPERM) if cgroup.is_none() && flags == 0 => spawn_old(child),
+        Err(Errno::ENOSYS | Errno::EPERM) if cgroup.is_none() => spawn_old(child),
         Err(e) => Err(e),
     }
-}
-
-/// As [`spawn`], but the child has only the descriptors below `end`: it neither copies nor closes the others.
-/// It shares the caller's table for an instant, so those that it uses must not change until it has told, in a
-/// way of its own, that it runs. No fallback: see [`can_spawn_narrow`].
-pub fn spawn_narrow(
-    proof: SingleThread,
-    cgroup: BorrowedFd<'_>,
-    end: u32,
-    child: impl FnOnce() -> i32,
-) -> Result<Child> {
-    clone(proof, CLONE_FILES, Some(cgroup), move || match own_table(end) {
-        Ok(()) => child(),
-        // Nothing may be done with a table that is the caller's.
-        Err(_) => 70,
-    })
-}
-
-/// Whether [`spawn_narrow`] works here: Linux 5.9, and no filter against it.
-pub fn can_spawn_narrow(proof: SingleThread) -> Result<()> {
-    let child = clone(proof, CLONE_FILES, None, || i32::from(own_table(3).is_err()))?;
-    while !super::pidfd::wait_end(child.pidfd.as_fd(), 60_000)? {}
-    match super::reap::reap(child.pidfd.as_fd())? {
-        Some((super::reap::Ended::Code(0), _)) => Ok(()),
-        _ => Err(Errno::ENOSYS),
-    }
-}
-
-/// Gives this process a table of its own with the descriptors below `end`.
-fn own_table(end: u32) -> Result<()> {
-    const CLOSE_RANGE_UNSHARE: u32 = 2;
-    // SAFETY: close_range takes three numbers, and with this flag it closes nothing in a table that is shared.
-    let r = unsafe { libc::syscall(libc::SYS_close_range, end, u32::MAX, CLOSE_RANGE_UNSHARE) };
-    Errno::result(r).map(drop)
 }
 
 fn spawn_old(child: impl FnOnce() -> i32) -> Result<Child> {
@@ -140,19 +96,31 @@ fn spawn_old(child: impl FnOnce() -> i32) -> Result<Child> {
     Ok(Child { pid, pidfd: super::pidfd::open(pid)? })
 }
 
-fn run_child(child: impl FnOnce() -> i32) -> ! {
+pub(super) fn run_child(child: impl FnOnce() -> i32) -> ! {
     // Unwinding must not run into the parent's frames.
     let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or(70);
     // SAFETY: _exit takes no pointer and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// Replaces this process by `program`. Returns only with the reason why not.
-pub fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> Result<Infallible> {
-    let argv: Vec<*const libc::c_char> = argv.iter().map(|a| a.as_ptr()).chain([std::ptr::null()]).collect();
-    let env: Vec<*const libc::c_char> = env.iter().map(|e| e.as_ptr()).chain([std::ptr::null()]).collect();
-    // SAFETY: both arrays end in null and point to strings that outlive the call.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+/// Strings as exec wants them, made before the child that needs them.
+#[derive(Debug)]
+pub struct Strings {
+    pointers: Vec<*const libc::c_char>,
+    _owned: Vec<CString>,
+}
+
+impl From<Vec<CString>> for Strings {
+    fn from(owned: Vec<CString>) -> Strings {
+        let pointers = owned.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        Strings { pointers, _owned: owned }
+    }
+}
+
+/// Replaces this process by `program`. Returns only with the reason why not. Allocates nothing.
+pub fn exec(program: &CStr, argv: &Strings, env: &Strings) -> Result<Infallible> {
+    // SAFETY: both arrays end in null and point to strings that live as long as they do.
+    unsafe { libc::execve(program.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
     Err(Errno::last())
 }
 

@@ -42,9 +42,10 @@ pub fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
     wait(libc::P_PIDFD, pidfd.as_raw_fd() as u32, options).is_ok_and(|(info, _)| pid_of(&info).is_some())
 }
 
-/// Reaps a child that [`peek`] has named and nobody holds a pidfd of: an orphan that came to us.
-pub fn reap_orphan(pid: i32) -> Result<()> {
-    wait(libc::P_PID, pid as u32, libc::WEXITED | libc::WNOHANG).map(drop)
+/// Reaps a child that [`peek`] has named: until then its number is nobody else's.
+pub fn reap_peeked(pid: i32) -> Result<Option<(Ended, Used)>> {
+    let (info, used) = wait(libc::P_PID, pid as u32, libc::WEXITED | libc::WNOHANG)?;
+    Ok(pid_of(&info).map(|_| (ended(&info), used)))
 }
 
 fn wait(kind: libc::idtype_t, id: u32, options: i32) -> Result<(libc::siginfo_t, Used)> {

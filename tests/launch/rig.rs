@@ -42,11 +42,17 @@ pub fn role(args: &[String]) -> Option<i32> {
     match args[1].as_str() {
         "keep" => {
             let argv = |role: &str| vec!["keepd".into(), role.into(), dir.into()];
-            let config = Config { loader_argv: argv("load"), manager_argv: argv("manage"), ready_fd: None };
+            let config = Config {
+                loader_argv: argv("load"),
+                manager_argv: argv("manage"),
+                launcher_argv: argv("launch"),
+                ready_fd: None,
+            };
             Some(keeper::run(config).0)
         }
         "load" => Some(load(dir)),
         "manage" => Some(relay(dir)),
+        "launch" => Some(keeper::launch().0),
         _ => None,
     }
 }
@@ -230,7 +236,11 @@ impl Rig {
         let mut poll = Poll::new(1).unwrap();
         poll.add(fd, Interest::Read, 0).unwrap();
         if poll.wait(Some(LIMIT_MS)).unwrap().is_empty() {
-            panic!("waited in vain for {what}\nstderr of the keeper:\n{}", self.stderr());
+            panic!(
+                "waited in vain for {what}\nmeanwhile came {:?}\nstderr of the keeper:\n{}",
+                self.early,
+                self.stderr()
+            );
         }
     }
 

@@ -1,0 +1,227 @@
+//! The role `keepd launch`: does the keeper's orders one by one, so that whatever a launch waits for (a file of
+//! the environment, a folder on a network, a service's user who stops his own child) the keeper does not wait.
+//! Its children are the keeper's: it makes them, and the keeper holds them. It decides nothing.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    base::{Base, Place},
+    child::{self, Prepared},
+    order::{LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
+    pipes::Pipes,
+    state::complain,
+    step::{Failure, Step},
+};
+use crate::{
+    plan::{Generation, ServiceSpec, image::Image},
+    sys::{
+        self, Errno,
+        birth::Cradle,
+        cgroup, fd, file,
+        limits::{self, Pair},
+        memory::Mapping,
+        packet,
+        poll::{Interest, Poll},
+        process::SingleThread,
+        record::{Progress, Record},
+        signal,
+    },
+};
+use std::os::fd::{AsFd, OwnedFd};
+
+const INTERNAL: i32 = 70;
+
+/// Is a launcher until the keeper closes its socket; the status to exit with.
+pub(super) fn run() -> i32 {
+    let Ok(socket) = fd::inherited(LAUNCHER_FD) else {
+        complain("a launcher is started by keepd, which gives it a socket");
+        return INTERNAL;
+    };
+    let Err((what, e)) = serve(&socket) else { return 0 };
+    let broken = Report::Broken { why: format!("{what}: {}", sys::describe(e)) };
+    // Whether or not the keeper can still hear it.
+    let _ = serde_json::to_vec(&broken).map(|bytes| packet::send(socket.as_fd(), &bytes, &[]));
+    INTERNAL
+}
+
+fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
+    let at = |what: &'static str| move |e: Errno| (what, e);
+    signal::ignore(signal::SIGPIPE);
+    // Nobody's terminal is to be held by it.
+    fd::stdio_to_null().map_err(at("/dev/null"))?;
+    let proof = SingleThread::check().ok_or(("it is not alone in its process", Errno::EBUSY))?;
+    let mut poll = Poll::new(1).map_err(at("its event loop"))?;
+    poll.add(socket.as_fd(), Interest::Read, 0).map_err(at("its event loop"))?;
+    let mut buffer = vec![0; PACKET_MAX];
+    let mut launcher = None;
+    loop {
+        let (len, fds) = match packet::receive(socket.as_fd(), &mut buffer) {
+            Ok(Some(got)) => got,
+            Ok(None) => return Ok(()),
+            Err(Errno::EAGAIN) => {
+                poll.wait(None).map_err(at("its event loop"))?;
+                continue;
+            }
+            Err(e) => return Err(("its socket", e)),
+        };
+        let order = serde_json::from_slice(&buffer[..len]).map_err(|_| ("an order", Errno::EBADMSG))?;
+        let (report, sent) = match (order, &mut launcher) {
+            (Order::Begin { base, open_files }, _) => {
+                launcher = Some(Launcher::new(proof, base, open_files, fds)?);
+                continue;
+            }
+            (_, None) => return Err(("its first order", Errno::EBADMSG)),
+            (Order::Plan { generation }, Some(launcher)) => {
+                launcher.take_plan(generation, &fds);
+                continue;
+            }
+            (Order::Launch(launch), Some(launcher)) => launcher.launch(&launch, fds),
+            (Order::Remove { folders }, Some(launcher)) => (launcher.remove(folders), Vec::new()),
+        };
+        let bytes = serde_json::to_vec(&report).map_err(|_| ("a report", Errno::EBADMSG))?;
+        let sent: Vec<_> = sent.iter().map(|fd| fd.as_fd()).collect();
+        match packet::send(socket.as_fd(), &bytes, &sent) {
+            Ok(()) => {}
+            Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
+            Err(e) => return Err(("a report", e)),
+        }
+    }
+}
+
+/// What a launcher has.
+struct Launcher {
+    cradle: Cradle,
+    record: Record,
+    null: OwnedFd,
+    base: Option<Base>,
+    plan: Result<Mapping, String>,
+}
+
+impl Launcher {
+    fn new(
+        proof: SingleThread,
+        base: Option<Place>,
+        open_files: Option<Pair>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Launcher, (&'static str, Errno)> {
+        let record = fds.into_iter().next().ok_or(("its record", Errno::EBADF))?;
+        // Every child inherits it from here.
+        if let Some(before) = open_files {
+            limits::set(limits::OPEN_FILES, before).map_err(|e| ("its limit of open files", e))?;
+        }
+        Ok(Launcher {
+            cradle: Cradle::new(proof).map_err(|e| ("a stack", e))?,
+            record: Record::open(record.as_fd()).map_err(|e| ("its record", e))?,
+            null: fd::open_null().map_err(|e| ("/dev/null", e))?,
+            base: base.map(Base::new).transpose().map_err(|e| ("its cgroup", e))?,
+            plan: Err("no plan is held".into()),
+        })
+    }
+
+    fn take_plan(&mut self, generation: Generation, fds: &[OwnedFd]) {
+        let map = |fd: &OwnedFd| Mapping::new(fd.as_fd());
+        let mapped = fds.first().map_or(Err(Errno::EBADF), map);
+        self.plan =
+            mapped.map_err(|e| format!("plan {} cannot be mapped: {}", generation.0, sys::describe(e)));
+    }
+
+    fn launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> (Report, Vec<OwnedFd>) {
+        match self.try_launch(launch, fds) {
+            Ok((pid, pipes)) => {
+                let (stdout, stderr) = (pipes.stdout.read, pipes.stderr.read);
+                let which = (stdout.is_some(), stderr.is_some());
+                (Report::Launched { pid, pipes: which }, stdout.into_iter().chain(stderr).collect())
+            }
+            Err((pid, failure)) => (Report::Failed { pid, failure }, Vec::new()),
+        }
+    }
+
+    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(i32, Pipes), (i32, Failure)> {
+        let unborn = |failure| (0, failure);
+        let spec = self.spec(launch).map_err(unborn)?;
+        let pipes = match launch.role {
+            Role::Main => Pipes::new(&spec.launch),
+            Role::Job { .. } => Pipes::beside(launch.pipes, fds),
+        };
+        let pipes = pipes.map_err(unborn)?;
+        let prepared = Prepared::new(&spec, launch.role, &launch.invocation, self.null.as_fd(), &pipes)
+            .map_err(unborn)?;
+        let planted = match (&self.base, &launch.cgroup) {
+            (Some(base), Some(name)) => {
+                if launch.role == Role::Main {
+                    file::make_dir_at(base.dir.as_fd(), name)
+                        .map_err(|e| unborn(Failure::call(Step::Folder, e, &**name)))?;
+                }
+                Some((base, name.as_str()))
+            }
+            _ => None,
+        };
+        let born = self.bear(&prepared, planted);
+        if born.is_err()
+            && launch.role == Role::Main
+            && let Some((base, name)) = planted
+        {
+            // Nothing is in it but a child that is gone; what is left of it, the keeper removes.
+            let _ = file::remove_dir_at(base.dir.as_fd(), name);
+        }
+        Ok((born?, pipes))
+    }
+
+    fn spec(&self, launch: &Launch) -> Result<ServiceSpec, Failure> {
+        let failed = |why: String| Failure::ours(Step::Plan, format!(" of {}", launch.service), why);
+        let image = self.plan.as_ref().map_err(|why| failed(why.clone()))?;
+        let spec =
+            Image::new(image).and_then(|i| i.service(launch.entry)).map_err(|e| failed(e.to_string()))?;
+        if spec.name != launch.service {
+            return Err(failed(format!("entry {} is {}", launch.entry, spec.name)));
+        }
+        Ok(spec)
+    }
+
+    /// The child, born in its cgroup where it can be, or else joining it.
+    fn bear(&self, prepared: &Prepared<'_>, planted: Option<(&Base, &str)>) -> Result<i32, (i32, Failure)> {
+        let forked = |e| (0, Failure::call(Step::Fork, e, ""));
+        let born = match planted {
+            None => self.child(prepared, None, None),
+            Some((base, name)) if !base.at.join => {
+                let folder = file::open_dir_at(base.dir.as_fd(), name).map_err(forked)?;
+                match self.child(prepared, Some(&folder), None) {
+                    Err(e) if cgroup::must_join(e) => self.child(prepared, None, planted),
+                    done => done,
+                }
+            }
+            Some(_) => self.child(prepared, None, planted),
+        };
+        let pid = born.map_err(forked)?;
+        match self.record.progress() {
+            Progress::Executing => Ok(pid),
+            Progress::Failed(words) => Err((pid, Failure::decode(&words).unwrap_or_else(silent))),
+            Progress::Underway => Err((pid, silent())),
+        }
+    }
+
+    fn child(
+        &self,
+        prepared: &Prepared<'_>,
+        cgroup: Option<&OwnedFd>,
+        join: Option<(&Base, &str)>,
+    ) -> sys::Result<i32> {
+        self.record.clear();
+        let cgroup = cgroup.map(AsFd::as_fd);
+        self.cradle.bear(&self.record, cgroup, &mut || child::live(prepared, join, &self.record))
+    }
+
+    fn remove(&self, folders: Vec<String>) -> Report {
+        let Some(base) = &self.base else { return Report::Removed { failed: Vec::new() } };
+        let failed =
+            folders.into_iter().filter_map(|name| match file::remove_dir_at(base.dir.as_fd(), &name) {
+                Ok(()) | Err(Errno::ENOENT) => None,
+                Err(e) => Some((name, e as i32)),
+            });
+        Report::Removed { failed: failed.collect() }
+    }
+}
+
+fn silent() -> Failure {
+    Failure::ours(Step::Killed, "", "")
+}

@@ -1,0 +1,76 @@
+//! The messages between keeper and launchers: packets of a SOCK_SEQPACKET socket, each one JSON message. A
+//! launcher does one order after the other and reports on each.
+
+#![forbid(unsafe_code)]
+
+use super::{base::Place, step::Failure};
+use crate::{
+    plan::{Generation, Job, Name},
+    sys::limits::Pair,
+};
+use serde::{Deserialize, Serialize};
+
+/// Longest packet either side sends.
+pub(super) const PACKET_MAX: usize = 16 * 1024;
+/// The descriptor on which `keepd launch` finds its socket.
+pub(super) const LAUNCHER_FD: i32 = 3;
+
+/// Keeper to launcher.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Order {
+    /// The first: what all launches have in common. Descriptor: the page for its record.
+    Begin {
+        /// Where the cgroups of runs are.
+        base: Option<Place>,
+        /// The limit of open files that keepd was started with: services get it back.
+        open_files: Option<Pair>,
+    },
+    /// The plan that the next orders mean. Descriptor: the sealed memfd.
+    Plan { generation: Generation },
+    /// Launch; reported.
+    Launch(Launch),
+    /// Remove these cgroups, which are empty; reported.
+    Remove { folders: Vec<String> },
+}
+
+/// What to launch. Descriptors of a job: read ends of the run's stdout and stderr, as `pipes` says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Launch {
+    pub(super) role: Role,
+    pub(super) service: Name,
+    pub(super) entry: u32,
+    /// The run's cgroup below the base: made for a main process, there already for a job.
+    pub(super) cgroup: Option<String>,
+    /// INVOCATION_ID.
+    pub(super) invocation: String,
+    /// Whether the run of a job has a stdout and a stderr pipe.
+    pub(super) pipes: (bool, bool),
+}
+
+/// Which command of the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Role {
+    Main,
+    /// `main`: pid of the main process.
+    Job {
+        job: Job,
+        main: i32,
+    },
+}
+
+/// Launcher to keeper, once per order that is reported.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// The child of this pid has called exec, or died at it. Descriptors of a main process: read ends of its
+    /// stdout and stderr, as `pipes` says.
+    Launched { pid: i32, pipes: (bool, bool) },
+    /// It could not. `pid`: the child that found out and is gone, 0 where there was none.
+    Failed { pid: i32, failure: Failure },
+    /// The launcher cannot go on, and ends; a clause for people.
+    Broken { why: String },
+    /// What could not be removed, and why.
+    Removed { failed: Vec<(String, i32)> },
+}
