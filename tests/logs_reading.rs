@@ -69,7 +69,7 @@ fn compress(file: &Path) {
 fn following_over_a_thousand_rotations_and_compression_is_byte_exact() {
     let script = "echo begin; while [ ! -e go ]; do sleep 0.02; done; exec awk 'BEGIN { for (i = 0; i < 24000; i++) \
                   { print \"line\", i, \"........................\"; if (i % 50 == 0) fflush() } print \"the end\" }'";
-    let more = "restart = \"never\"\nlogs = { max-size = \"700B\", keep = 5000 }\n";
+    let more = "restart = \"never\"\nlogs = { max-size = \"700B\", keep = 5000, compress = \"none\" }\n";
     let d = Daemon::start(&service("writer", script, more));
     let folder = d.path().join("log/writer");
     d.wait_log("writer", "begin");

@@ -53,6 +53,8 @@ fn pipe() -> (OwnedFd, PipeWriter) {
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    // The marks of times are no log.
+    names.retain(|name| name != ".times");
     names.sort();
     names
 }
