@@ -43,7 +43,7 @@ fn stdout_and_stderr_are_kept_in_the_order_they_were_written() {
 #[test]
 fn rotation_cuts_at_lines_and_loses_none() {
     let n = 20_000;
-    let more = "restart = \"never\"\nlogs = { max-size = \"64KiB\", keep = 1000 }\n";
+    let more = "restart = \"never\"\nlogs = { max-size = \"64KiB\", keep = 1000, compress = \"none\" }\n";
     let d = Daemon::start(&service("writer", &numbered(n), more));
     d.wait_state("writer", "exited");
     d.wait_log("writer", &format!("line {n} "));
@@ -93,7 +93,8 @@ fn following_crosses_rotations_and_restarts() {
         "echo hello; while [ ! -e go ]; do sleep 0.02; done; [ -e done ] && exec sleep 1000; {}\ntouch done; exit 1",
         numbered(n)
     );
-    let more = "logs = { max-size = \"16KiB\", keep = 1000 }\nbackoff = { delay = \"1ms\" }\n";
+    let more =
+        "logs = { max-size = \"16KiB\", keep = 1000, compress = \"none\" }\nbackoff = { delay = \"1ms\" }\n";
     let d = Daemon::start(&service("writer", &script, more));
     d.wait_log("writer", "hello");
     let mut follower = d

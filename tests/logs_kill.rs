@@ -8,7 +8,7 @@ mod engine;
 
 use engine::{LIMIT, files, line, pipe, spec};
 use keepd::{
-    logs::{Engine, Keep, Report, Vault, rotate},
+    logs::{Engine, Housekeeper, Keep, Report, Vault, rotate},
     plan::{LogFormat, LogSpec, Name, RunId},
     sys::{Errno, packet},
 };
@@ -64,7 +64,7 @@ fn soak_engine() {
         while let Err(Errno::EAGAIN) = packet::send(socket.as_fd(), name.as_bytes(), fds) {}
         Ok(())
     });
-    let engine = Engine::with(vault.unwrap(), |_| ()).unwrap();
+    let engine = Engine::with(vault.unwrap(), Housekeeper::default(), |_| ()).unwrap();
     engine.attach(&Name::new("web"), RunId(1), &soak_spec(Path::new(&dir), &format), Some(output), None);
     let (_alive, never) = mpsc::channel::<()>();
     let _ = never.recv();
@@ -225,7 +225,7 @@ fn soak(format: &str, troubled: bool) -> Audit {
     enough.store(true, SeqCst);
     let (send, reports) = mpsc::channel();
     let vault = Vault::new(kept.0.into_iter().collect(), |_| Ok(())).unwrap();
-    let engine = Engine::with(vault, move |report| drop(send.send(report))).unwrap();
+    let engine = Engine::with(vault, Housekeeper::default(), move |report| drop(send.send(report))).unwrap();
     engine.attach(&Name::new("web"), RunId(1), &soak_spec(&dir, format), Some(output), None);
     writer.join().unwrap();
     engine.finish(RunId(1));

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Daemon, LATER, command_line, is_alive, rotated, service, signal, wait_for};
+use common::{Daemon, LATER, command_line, is_alive, read_log, rotated, service, signal, wait_for};
 use nix::sys::signal::Signal;
 use std::{fs, time::Duration};
 
@@ -113,7 +113,7 @@ fn assert_every_line(d: &Daemon, name: &str) {
         log.lines().count()
     );
     for file in rotated(&d.path().join("log").join(name)) {
-        assert!(fs::read_to_string(&file).unwrap().ends_with('\n'), "{} ends within a line", file.display());
+        assert!(read_log(&file).unwrap().ends_with('\n'), "{} ends within a line", file.display());
     }
 }
 

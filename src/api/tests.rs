@@ -523,6 +523,13 @@ async fn a_broken_configuration_is_told_with_every_error() {
 }
 
 #[tokio::test]
+async fn log_files_are_reopened_before_the_answer() {
+    let world = World::new();
+    assert_eq!(world.post("/v1/reopen", "").await.json::<wire::Condition>().state, "reopened");
+    world.post("/v1/reopen?now=true", "").await.problem(422);
+}
+
+#[tokio::test]
 async fn shutdown_is_accepted_and_passed_on() {
     let world = World::new();
     assert_eq!(world.post("/v1/shutdown", "").await.status, 202);

@@ -140,7 +140,9 @@ impl<'a> Service<'a> {
         LogSpec {
             dir: context.log_dir.join(name.as_str()),
             max_size: s.size("logs.max-size").unwrap_or(1),
+            rotate: s.rotate("logs.rotate"),
             keep: s.small("logs.keep"),
+            keep_for: s.time("logs.keep-for"),
             max_total: s.size("logs.max-total"),
             on_full: if s.choice("logs.on-full") == "block" { OnFull::Block } else { OnFull::Drop },
             format: match s.choice("logs.format") {
@@ -149,6 +151,7 @@ impl<'a> Service<'a> {
                 _ => LogFormat::Raw,
             },
             max_line: s.size("logs.max-line").unwrap_or(1),
+            compress: s.choice("logs.compress") == "gzip",
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     schema::Kind,
 };
 use crate::plan::{
-    ExitMatch, LimitValue, Millis,
+    ExitMatch, LimitValue, Millis, Rotate, Share,
     signal::parse_signal,
     unit::{parse_duration, parse_size, size_text},
 };
@@ -32,6 +32,8 @@ pub(super) enum Value {
     Time(Millis),
     Never,
     Size(u64),
+    Share(Share),
+    Rotate(Rotate),
     Signal(i32),
     Exits(Vec<ExitMatch>),
     Mask(u32),
@@ -73,6 +75,8 @@ impl Reader<'_> {
             Kind::TimeOrNever => time(raw, 1).map(Value::Time),
             Kind::Size(min) => size(raw, *min).map(Value::Size),
             Kind::SizeIn(min, max) => size_in(raw, *min, *max).map(Value::Size),
+            Kind::Share => share(raw).map(Value::Share),
+            Kind::Rotate => text(raw).and_then(Rotate::parse).map(Value::Rotate),
             Kind::Signal => signal(raw).map(Value::Signal),
             Kind::Mask => mask(raw).map(Value::Mask),
             Kind::Limit(_, bytes) => limit(raw, *bytes).map(|(soft, hard)| Value::Limit(soft, hard)),
@@ -135,6 +139,8 @@ fn expected(kind: &Kind) -> String {
         Kind::Time(_) => "a duration such as \"10s\"",
         Kind::TimeOrNever => "a duration such as \"10s\", or \"never\"",
         Kind::Size(_) | Kind::SizeIn(..) => "a size such as \"50MiB\", or a number of bytes",
+        Kind::Share => "a size such as \"50GiB\", or a percentage such as \"10%\"",
+        Kind::Rotate => "\"off\", \"hourly\", \"daily\" or a time such as \"03:30\"",
         Kind::Signal => "a signal such as \"SIGTERM\"",
         Kind::Exits => "an array of exit statuses (0 to 255) and signal names",
         Kind::Mask => "an octal string such as \"0022\"",
@@ -232,6 +238,13 @@ fn size_in(raw: &Raw<'_>, min: u64, max: u64) -> Result<u64, String> {
         return Ok(bytes);
     }
     Err(format!("it must be between {} and {}", size_text(min), size_text(max)))
+}
+
+fn share(raw: &Raw<'_>) -> Result<Share, String> {
+    match integer(raw) {
+        Some(bytes) => bytes.map(Share::Bytes),
+        None => Share::parse(text(raw)?),
+    }
 }
 
 fn signal(raw: &Raw<'_>) -> Result<i32, String> {

@@ -1,7 +1,7 @@
 //! The handle on the log writers: what others say to them, and what they tell.
 
 use super::{
-    Counters,
+    Counters, Housekeeper,
     feed::{Feed, Note, Post},
     guard::{Alarm, Guard},
     intake::Source,
@@ -10,7 +10,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    plan::{LogSpec, Name, RunId},
+    plan::{LogSpec, Name, Plan, RunId},
     sys::{
         clock,
         mounts::Mounts,
@@ -28,7 +28,7 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// What the log writers tell. They call the report themselves, so that must not wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,7 @@ struct Staff {
 #[derive(Debug)]
 pub struct Engine {
     register: Arc<Register>,
+    housekeeper: Housekeeper,
     staff: Mutex<Staff>,
     tokens: AtomicU64,
 }
@@ -63,18 +64,22 @@ impl Engine {
     /// # Errors
     /// Of making what they need.
     pub fn start(report: impl Fn(Report) + Send + Sync + 'static) -> io::Result<Engine> {
-        Engine::with(Vault::alone()?, report)
+        Engine::with(Vault::alone()?, Housekeeper::default(), report)
     }
 
-    /// Goes on from what the vault holds. Threads are started when the first service needs them.
+    /// Goes on from what the vault holds, with a housekeeper that others use too. Threads are started when the first service needs them.
     ///
     /// # Errors
     /// Of making what they need.
-    pub fn with(vault: Vault, report: impl Fn(Report) + Send + Sync + 'static) -> io::Result<Engine> {
+    pub fn with(
+        vault: Vault,
+        housekeeper: Housekeeper,
+        report: impl Fn(Report) + Send + Sync + 'static,
+    ) -> io::Result<Engine> {
         let register = Arc::new(Register::new(vault, Alarm::new()?, Box::new(report)));
         // Where there is no such table, all services have one writer.
         let staff = Staff { mounts: Mounts::new().ok(), posts: HashMap::new(), threads: Vec::new() };
-        Ok(Engine { register, staff: Mutex::new(staff), tokens: AtomicU64::new(0) })
+        Ok(Engine { register, housekeeper, staff: Mutex::new(staff), tokens: AtomicU64::new(0) })
     }
 
     /// Takes over the read ends of a run's pipes, which are non-blocking. They are read when every earlier
@@ -151,7 +156,7 @@ impl Engine {
         }
         let poller = Poller::new()?;
         let post = Arc::new(Post::new(poller.watches(), poller.nudge()));
-        let writer = Writer::new(self.register.clone(), post.clone(), poller)?;
+        let writer = Writer::new(self.register.clone(), post.clone(), poller, self.housekeeper.clone())?;
         let thread = thread::Builder::new().name(format!("logs-{device}")).spawn(move || writer.run())?;
         self.register.alarm.watch(post.clone());
         staff.threads.push(thread);
@@ -198,8 +203,19 @@ impl Engine {
     }
 
     /// Closes every file; what is written next goes to the file that bears the name then.
-    pub fn reopen(&self) {
-        self.staff().posts.values().for_each(|post| post.tell(Note::Reopen));
+    /// The receiver ends when no service's file that was open is written any more.
+    pub fn reopen(&self) -> oneshot::Receiver<()> {
+        // That is for files that others write, such as the daemon's own log.
+        self.housekeeper.reopen();
+        let (done, ended) = oneshot::channel();
+        let done = Arc::new(done);
+        self.staff().posts.values().for_each(|post| post.tell(Note::Reopen(done.clone())));
+        ended
+    }
+
+    /// The plan in force: its limits for all logs together hold from now on, also for those that nobody writes.
+    pub fn host(&self, plan: &Plan) {
+        self.housekeeper.host(plan);
     }
 
     /// The service's totals; they stay the same object until it is forgotten.

@@ -4,6 +4,7 @@
 use super::{
     Counters,
     intake::{Dropper, Intake, Shed},
+    place::Place,
     vault::Vault,
 };
 use crate::{
@@ -19,7 +20,7 @@ use std::{
         atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
     },
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// What outsiders may see of a service's output.
 #[derive(Debug, Default)]
@@ -70,7 +71,12 @@ impl Feed {
 
     /// The folder of its files.
     pub(super) fn folder(&self) -> PathBuf {
-        folder(&self.intake().spec, self.which)
+        self.place(&self.intake().spec).path()
+    }
+
+    /// Where its files are by this specification.
+    pub(super) fn place(&self, spec: &LogSpec) -> Place {
+        Place::of(&spec.dir, self.which == 1)
     }
 
     /// See [`Intake::shed`].
@@ -86,20 +92,15 @@ impl Feed {
     }
 }
 
-/// Where the output number `which` goes.
-pub(super) fn folder(spec: &LogSpec, which: usize) -> PathBuf {
-    if which == 0 { spec.dir.clone() } else { spec.dir.join("stderr") }
-}
-
 /// What a writer is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Note {
     /// Something changed for this feed.
     Turn(u64),
     /// This feed has ended.
     Forget(u64),
-    /// Close every file.
-    Reopen,
+    /// Close every file, and drop this then.
+    Reopen(Arc<oneshot::Sender<()>>),
     /// Write what is in the pipes, and end.
     Stop,
 }

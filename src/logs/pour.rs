@@ -50,7 +50,6 @@ impl File<'_> {
     /// Writes the line that tells of drops, at a line's start.
     pub(super) fn tell(&mut self, vault: &Vault, record: u32, untold: Count) -> io::Result<()> {
         let mut text = marker(&self.form, untold.lines, untold.bytes, clock::wall_us());
-        let max_size = self.store.limits().max_size;
         let open = self.ready()?;
         if !open.ends_line() {
             text.insert(0, b'\n');
@@ -60,7 +59,7 @@ impl File<'_> {
         open.append(&text)?;
         stream.told().add(untold);
         stream.telling_done();
-        open.full = open.size >= max_size;
+        open.full = open.size >= open.limit;
         Ok(())
     }
 
@@ -99,9 +98,9 @@ impl File<'_> {
 
     /// Moves one batch as it came, at most to the end of the file's last line.
     fn move_on(&mut self, stage: &Stage, most: usize, scratch: &mut Scratch) -> io::Result<usize> {
-        let max_size = self.store.limits().max_size;
         let open = self.ready()?;
-        let (len, ends) = match room(open.size, max_size) {
+        let limit = open.limit;
+        let (len, ends) = match room(open.size, limit) {
             Room::Free(free) => (most.min(BATCH).min(usize::try_from(free).unwrap_or(BATCH)), false),
             Room::Line => match scratch.look(stage.output())? {
                 Look::Bytes(seen) => match seen.iter().position(|b| *b == b'\n') {
@@ -112,11 +111,11 @@ impl File<'_> {
             },
         };
         let Moved::Bytes(n) = pipe::splice(stage.output(), &open.file, open.size, len)? else { return Ok(0) };
-        if open.size + 1 >= max_size {
+        if open.size + 1 >= limit {
             open.overlong += n as u64;
             open.full = ends && n == len || open.overlong >= LONGEST_LINE;
         }
-        open.size += n as u64;
+        open.wrote(n as u64);
         Ok(n)
     }
 
@@ -128,7 +127,7 @@ impl File<'_> {
         vault: &Vault,
         scratch: &mut Scratch,
     ) -> io::Result<usize> {
-        let (form, max_size) = (self.form, self.store.limits().max_size);
+        let form = self.form;
         let open = self.ready()?;
         let Look::Bytes(seen) = scratch.look_at(stage.output(), GLANCE.max(form.max_line + 1))? else {
             return Ok(0);
@@ -137,7 +136,7 @@ impl File<'_> {
         if !open.ends_line() {
             text.push(b'\n');
         }
-        let enough = max_size.saturating_sub(open.size).max(1);
+        let enough = open.limit.saturating_sub(open.size).max(1);
         let (now, whole) = (clock::wall_us(), seen.len() >= fill);
         let mut used = form.write(seen, whole, now, enough, &mut text);
         if used == 0 {
@@ -149,7 +148,7 @@ impl File<'_> {
         open.append(&text)?;
         stage.discard(vault.null(), used)?;
         label.written();
-        open.full = open.size >= max_size;
+        open.full = open.size >= open.limit;
         Ok(used)
     }
 }
@@ -166,6 +165,7 @@ fn cut(open: &mut Open, from: Place) -> io::Result<()> {
         open.file.set_len(from.offset)?;
         open.size = from.offset;
         open.full = false;
+        open.wrote(0);
     }
     Ok(())
 }

@@ -5,10 +5,12 @@
 //! delay that aims at a quarter of it, so that a writer neither waits for us nor wakes us for every line.
 
 use super::{
-    feed::{Feed, folder},
+    Housekeeper,
+    feed::Feed,
     format::Form,
     intake::{Dropper, Intake, Source},
     ledger::Count,
+    marks::Marks,
     pour::File,
     rotate::Limits,
     scratch::{self, GLANCE, Look, Scratch},
@@ -97,6 +99,7 @@ pub(super) struct Stream {
     pub(super) feed: Arc<Feed>,
     pub(super) due: Option<u64>,
     store: Store,
+    marks: Marks,
     spec: LogSpec,
     trouble: Option<Trouble>,
     /// So many bytes were in the pipe when they were the beginning of a line, and nothing else.
@@ -106,14 +109,28 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(feed: Arc<Feed>) -> Stream {
+    pub(super) fn new(feed: Arc<Feed>, housekeeper: &Housekeeper) -> Stream {
         let spec = feed.intake().spec.clone();
-        let store = Store::new(&folder(&spec, feed.which), "current", "", limits(&spec));
-        Stream { feed, due: None, store, spec, trouble: None, partial: 0, delay: QUIET, last: 0 }
+        let store = Store::new(feed.place(&spec), Limits::from(&spec), housekeeper);
+        let (due, trouble, marks) = (None, None, Marks::default());
+        Stream { feed, due, store, marks, spec, trouble, partial: 0, delay: QUIET, last: 0 }
     }
 
+    /// Lets go of its files, and of what was known about their folder.
     pub(super) fn close(&mut self) {
         self.store.close();
+        self.marks.close();
+    }
+
+    /// Rotates the file if its time has come while nothing is written. What cannot be rotated now is with the
+    /// next write.
+    pub(super) fn tick(&mut self) -> Option<PathBuf> {
+        self.store.tick().ok().flatten()
+    }
+
+    /// When [`Stream::tick`] is wanted, in milliseconds since 1970.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.store.due_ms()
     }
 
     pub(super) fn trouble(&self) -> Option<&str> {
@@ -148,7 +165,7 @@ impl Stream {
         let Some(source) = intake.queue.front() else {
             drop(intake);
             self.trouble = None;
-            self.store.close();
+            self.close();
             return Ok(Next::Nothing);
         };
         let (capacity, finishing) = (source.capacity, source.finishing.is_some());
@@ -195,7 +212,8 @@ impl Stream {
     fn follow(&mut self, intake: &Intake) {
         if intake.spec != self.spec {
             self.spec = intake.spec.clone();
-            self.store.update(&folder(&self.spec, self.feed.which), limits(&self.spec));
+            self.store.update(self.feed.place(&self.spec), Limits::from(&self.spec));
+            self.marks.close();
         }
     }
 
@@ -264,6 +282,7 @@ impl Stream {
             (tools.step)();
             // Before anything is taken: what cannot be written is better off in the service's pipe.
             self.store.ready()?;
+            self.marks.writing(&mut self.store);
             let intake = self.settle(feed, feed.intake(), record, tools, turn)?;
             let Some(source) = intake.queue.front() else { return Ok(Some(0)) };
             let most = match self.spec.format {
@@ -362,8 +381,4 @@ fn form(spec: &LogSpec, which: usize) -> Form<'static> {
     let stream = if which == 0 { "stdout" } else { "stderr" };
     let max_line = usize::try_from(spec.max_line).unwrap_or(scratch::LOOK).clamp(1, scratch::LOOK - 1);
     Form { format: spec.format, stream, max_line }
-}
-
-fn limits(spec: &LogSpec) -> Limits {
-    Limits { max_size: spec.max_size.max(1), keep: spec.keep, max_total: spec.max_total }
 }

@@ -2,6 +2,8 @@
 //! turns. One wait serves all of them; with nothing to do it does not wake up.
 
 use super::{
+    Housekeeper,
+    calendar::{CALENDAR, Calendar},
     engine::Report,
     feed::{Note, Post},
     intake::Dropper,
@@ -34,16 +36,23 @@ pub(super) struct Writer {
     poller: Poller,
     dropper: Dropper,
     stage: Option<Stage>,
+    housekeeper: Housekeeper,
+    calendar: Calendar,
     streams: HashMap<u64, Stream>,
     /// (when, token)
     due: BTreeSet<(u64, u64)>,
 }
 
 impl Writer {
-    pub(super) fn new(register: Arc<Register>, post: Arc<Post>, poller: Poller) -> io::Result<Writer> {
-        let dropper = Dropper::new()?;
+    pub(super) fn new(
+        register: Arc<Register>,
+        post: Arc<Post>,
+        poller: Poller,
+        housekeeper: Housekeeper,
+    ) -> io::Result<Writer> {
+        let (dropper, calendar) = (Dropper::new()?, Calendar::new()?);
         let (streams, due) = (HashMap::new(), BTreeSet::new());
-        Ok(Writer { register, post, poller, dropper, stage: None, streams, due })
+        Ok(Writer { register, post, poller, dropper, stage: None, housekeeper, calendar, streams, due })
     }
 
     pub(super) fn run(mut self) {
@@ -61,12 +70,16 @@ impl Writer {
             let before = std::mem::replace(&mut woken, clock::monotonic_us());
             let stop = self.obey();
             for &token in &ready {
-                self.turn(token, Why::Ready);
+                match token {
+                    CALENDAR => self.tick(),
+                    token => self.turn(token, Why::Ready),
+                }
             }
             let due: Vec<u64> = self.due.range(..=(woken, u64::MAX)).map(|(_, token)| *token).collect();
             for token in due {
                 self.turn(token, Why::Due);
             }
+            self.calendar.arm(&self.poller);
             if stop {
                 self.drain();
             }
@@ -88,7 +101,7 @@ impl Writer {
             match note {
                 Note::Turn(token) => self.turn(token, Why::Due),
                 Note::Forget(token) => self.forget(token),
-                Note::Reopen => self.streams.values_mut().for_each(Stream::close),
+                Note::Reopen(_done) => self.streams.values_mut().for_each(Stream::close),
                 Note::Stop => stop = true,
             }
         }
@@ -125,7 +138,7 @@ impl Writer {
     fn turn_moves(&mut self, token: u64, why: Why) -> bool {
         if !self.streams.contains_key(&token) {
             let Some(feed) = self.post.feed(token) else { return false };
-            self.streams.insert(token, Stream::new(feed));
+            self.streams.insert(token, Stream::new(feed, &self.housekeeper));
         }
         let Some(stream) = self.streams.get_mut(&token) else { return false };
         let mut tools = Tools {
@@ -144,9 +157,23 @@ impl Writer {
             self.register.report(Report::Rotated { service: feed.service.clone(), file });
         }
         self.register.trouble(&feed, feed.which, stream.trouble());
+        self.calendar.not_later_than(stream.due_ms());
         self.schedule(token, turn.next);
         turn.retired.into_iter().for_each(|source| self.register.retire(source, &self.post));
         moved
+    }
+
+    /// The time of a rotation has come, or the clock was set.
+    fn tick(&mut self) {
+        self.calendar.clear();
+        for stream in self.streams.values_mut() {
+            self.post.step();
+            if let Some(file) = stream.tick() {
+                stream.feed.account.changed.send_modify(|n| *n = n.wrapping_add(1));
+                self.register.report(Report::Rotated { service: stream.feed.service.clone(), file });
+            }
+            self.calendar.not_later_than(stream.due_ms());
+        }
     }
 
     /// What the stream waits for from now on.

@@ -59,6 +59,8 @@ impl Publisher {
             last_exit: v.last_exit.map(|e| last_exit(e.exit, e.at, e.run.0, e.ran.0)),
             log: wire::Log {
                 file: captured.then(|| spec.logs.dir.join("current").display().to_string()),
+                stderr_file: (spec.launch.stderr == Stderr::Separate)
+                    .then(|| spec.logs.dir.join("stderr/current").display().to_string()),
                 ..Default::default()
             },
             identity: identity(spec),
@@ -180,8 +182,4 @@ fn wall_of(t: machine::Time) -> u64 {
     sys::clock::wall_ms().saturating_sub(ago)
 }
 
-/// RFC 3339, UTC, milliseconds.
-pub(super) fn timestamp(wall_ms: u64) -> String {
-    let ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map(|t| format!("{t:.3}")).unwrap_or_default()
-}
+pub(super) use crate::wire::timestamp;

@@ -8,6 +8,7 @@
 pub mod daemon;
 pub mod diff;
 pub mod image;
+pub mod logs;
 pub mod name;
 pub mod order;
 pub mod run;
@@ -16,6 +17,7 @@ pub mod signal;
 pub mod unit;
 
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
+pub use logs::{HostLogs, Rotate, Share};
 pub use name::Name;
 pub use run::{Exit, Job, RunId};
 pub use service::{

@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name};
+use super::{Millis, Name, Rotate};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -218,8 +218,12 @@ pub struct LogSpec {
     pub dir: PathBuf,
     /// Rotate at the first line end at or past this many bytes; at least 1.
     pub max_size: u64,
+    /// Rotate at these times too.
+    pub rotate: Rotate,
     /// How many rotated files are kept.
     pub keep: u32,
+    /// How long rotated files are kept after the last write to them. `None`: no such limit.
+    pub keep_for: Option<Millis>,
     /// Bytes of all files of the service together; the oldest rotated ones go first. `None`: no such limit.
     pub max_total: Option<u64>,
     /// What happens to output that cannot be written.
@@ -228,4 +232,6 @@ pub struct LogSpec {
     pub format: LogFormat,
     /// Bytes after which a line is split, where it is not kept as it came; at least 1.
     pub max_line: u64,
+    /// Rotated files are compressed with gzip.
+    pub compress: bool,
 }

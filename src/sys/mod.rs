@@ -1,6 +1,7 @@
 //! TOUCHES the kernel: the only room with unsafe code, libc and raw system calls. It knows nothing of
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
+pub mod background;
 pub mod birth;
 pub mod caps;
 pub mod cgroup;

@@ -4,7 +4,7 @@
 
 use keepd::{
     logs::{Engine, Report, rotate},
-    plan::{LogFormat, LogSpec, Name, OnFull, RunId},
+    plan::{LogFormat, LogSpec, Name, OnFull, Rotate, RunId},
     sys::pipe,
 };
 use std::{
@@ -150,8 +150,11 @@ pub fn spec(dir: &Path, max_size: u64) -> LogSpec {
     LogSpec {
         dir: dir.into(),
         max_size,
+        rotate: Rotate::Off,
         keep: 1_000_000,
+        keep_for: None,
         max_total: None,
+        compress: false,
         on_full: OnFull::Drop,
         format: LogFormat::Raw,
         max_line: 65_536,
