@@ -3,16 +3,15 @@
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::unwrap_used)]
 
-use flate2::read::GzDecoder;
 use keepd::{
-    logs::{Engine, rotate},
+    logs::Engine,
     plan::{LogFormat, LogSpec, Name, OnFull, Rotate, RunId},
     sys::pipe,
 };
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{PipeWriter, Read, Write},
+    fs::{self},
+    io::{PipeWriter, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{MetadataExt, symlink},
@@ -70,26 +69,6 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// The rotated files by number, decompressed, once each; then what is in `current`.
-fn content(dir: &Path) -> (BTreeMap<u64, Vec<u8>>, Vec<u8>) {
-    let mut found = BTreeMap::new();
-    for name in names(dir) {
-        let Some((number, form)) = rotate::parse("", &name) else { continue };
-        let mut bytes = Vec::new();
-        let file = File::open(dir.join(&name)).unwrap();
-        let same = match form {
-            rotate::Form::Plain => { &file }.read_to_end(&mut bytes).is_ok(),
-            rotate::Form::Gzip => GzDecoder::new(file).read_to_end(&mut bytes).is_ok(),
-            _ => continue,
-        };
-        assert!(same, "{name} cannot be read");
-        if let Some(other) = found.insert(number, bytes.clone()) {
-            assert!(other == bytes, "two files with number {number} differ");
-        }
-    }
-    (found, fs::read(dir.join("current")).unwrap_or_default())
-}
-
 /// Not a test: a process that the tests below start, which keeps what it reads from stdin in the folders of
 /// KEEPD_UPKEEP_DIRS: in the first of them, while the others get lines of their own without end; with
 /// KEEPD_UPKEEP_ECHO in each of them, and nothing else.
@@ -139,7 +118,7 @@ impl Process {
         let mut process = Process(command.spawn().unwrap(), None);
         if !strace.is_empty() {
             let pid = process.0.id().to_string();
-            let engine = || tasks(&pid).iter().any(|t| t.contains("Name:\tlogs\n"));
+            let engine = || tasks(&pid).iter().any(|t| t.contains("Name:\tlogs-guard\n"));
             wait_until("the log thread", engine);
             let tracer = Command::new("strace").args(["-f", "-qq", "-p", &pid]).args(strace).spawn().unwrap();
             process.1 = Some(tracer);
@@ -271,58 +250,6 @@ fn many_files_are_brought_to_the_disk_together() {
     let strace = ["-o", out, "-e", "trace=fdatasync,syncfs"];
     let _process = Process::start(&dirs, &strace, output, &[]);
     wait_until("all at once", || fs::read_to_string(&trace).is_ok_and(|t| t.contains("syncfs(")));
-}
-
-#[test]
-fn no_line_is_lost_over_sigkills_while_files_are_compressed() {
-    let kills: u64 = std::env::var("KEEPD_LOG_KILLS").map_or(40, |n| n.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().join("web");
-    let (output, mut input) = pipe();
-    let enough = Arc::new(AtomicBool::new(false));
-    let writer = thread::spawn({
-        let enough = enough.clone();
-        move || {
-            let mut n = 0u64;
-            while !enough.load(SeqCst) {
-                input
-                    .write_all(format!("line {n} {}\n", "x".repeat((n * 31 % 80) as usize)).as_bytes())
-                    .unwrap();
-                n += 1;
-            }
-            n
-        }
-    });
-    let mut random = u64::from(std::process::id()) * 2 + 1;
-    eprintln!("seed {random}");
-    for _ in 0..kills {
-        let before = names(&dir).len();
-        let process = Process::start(&[&dir], &[], output.try_clone().unwrap(), &[]);
-        wait_until("something to compress", || names(&dir).len() > before);
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        thread::park_timeout(Duration::from_micros((random >> 33) % 30_000));
-        drop(process);
-    }
-    enough.store(true, SeqCst);
-    let _process = Process::start(&[&dir], &[], output, &[]);
-    let count = writer.join().unwrap();
-    let end = format!("line {} ", count - 1);
-    wait_until("the rest", || {
-        let (files, current) = content(&dir);
-        let last = files.into_values().next_back().unwrap_or_default();
-        [last, current].iter().any(|bytes| String::from_utf8_lossy(bytes).contains(&end))
-    });
-    let (files, current) = content(&dir);
-    let numbers: Vec<u64> = files.keys().copied().collect();
-    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
-    assert!(files.values().all(|bytes| bytes.ends_with(b"\n")), "a file ends within a line");
-    let all: Vec<u8> = files.into_values().flatten().chain(current).collect();
-    let text = String::from_utf8(all).unwrap();
-    for (line, n) in text.lines().zip(0u64..) {
-        assert_eq!(line, format!("line {n} {}", "x".repeat((n * 31 % 80) as usize)));
-    }
-    assert_eq!(text.lines().count() as u64, count);
-    wait_until("compression", || names(&dir).iter().any(|n| n.ends_with(".gz")));
 }
 
 /// Every name and content below a folder.

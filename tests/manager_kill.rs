@@ -50,8 +50,8 @@ fn kills_of_the_manager_cost_nothing() {
     let exiters = ["e1", "e2"];
     let mut services = String::new();
     for name in writers {
-        let logs =
-            "logs = { max-size = \"128KiB\", keep = 100000 }\nrestart = \"never\"\nstop-timeout = \"1m\"\n";
+        let logs = "logs = { max-size = \"128KiB\", keep = 100000, compress = \"none\" }\n\
+                restart = \"never\"\nstop-timeout = \"1m\"\n";
         services += &service(name, &WRITER.replace("$NAME", name), logs);
     }
     for name in exiters {
@@ -125,9 +125,10 @@ fn assert_every_exit(d: &Daemon, name: &str) {
     let restarts = s["restarts"].as_u64().unwrap();
     assert!(restarts + 1 == runs || restarts == runs, "{name}: {restarts} restarts, {runs} runs");
     let wanted: Vec<String> = (1..=runs).map(|i| format!("run {i}")).collect();
+    // A run that was stopped right after its note may not have spoken.
+    wait_for("a line for each run", LATER, || (d.log(name).lines().count() as u64 + 1 >= runs).then_some(()));
     let log = d.log(name);
     let shown: Vec<&str> = log.lines().collect();
-    // A run that was stopped right after its note may not have spoken.
     assert!(
         shown == wanted || shown == wanted[..wanted.len() - 1],
         "{name}: {} lines for {runs} runs",
@@ -174,7 +175,7 @@ fn kills_of_the_manager_while_logs_cannot_be_written_lose_no_line_uncounted() {
     let mut services = String::new();
     for name in names {
         let logs = format!(
-            "logs = {{ max-size = \"128KiB\", keep = 100000, format = \"{name}\" }}\n\
+            "logs = {{ max-size = \"128KiB\", keep = 100000, compress = \"none\", format = \"{name}\" }}\n\
              restart = \"never\"\nstop-timeout = \"1m\"\n"
         );
         services += &service(name, &script.replace("$NAME", name), &logs);

@@ -67,7 +67,8 @@ impl Engine {
         Engine::with(Vault::alone()?, Housekeeper::default(), report)
     }
 
-    /// Goes on from what the vault holds, with a housekeeper that others use too. Threads are started when the first service needs them.
+    /// Goes on from what the vault holds, with a housekeeper that others use too. Threads are started when the
+    /// first service needs them.
     ///
     /// # Errors
     /// Of making what they need.
