@@ -65,7 +65,8 @@ fn content(dir: &Path) -> (BTreeMap<u64, Vec<u8>>, Vec<u8>) {
     for name in names(dir) {
         let Some((number, form)) = rotate::parse("", &name) else { continue };
         let mut bytes = Vec::new();
-        let file = File::open(dir.join(&name)).unwrap();
+        // It is being compressed, or was: look again.
+        let Ok(file) = File::open(dir.join(&name)) else { return content(dir) };
         let same = match form {
             rotate::Form::Plain => { &file }.read_to_end(&mut bytes).is_ok(),
             rotate::Form::Gzip => GzDecoder::new(file).read_to_end(&mut bytes).is_ok(),
