@@ -69,6 +69,7 @@ class Limit(Subject):
 class Keepd(Subject):
     name = "keepd"
     bin = None  # the folder of keepd and keepctl, set by the entry program
+    form = "raw"  # how lines stand in the files
 
     @classmethod
     def found(cls):
@@ -84,7 +85,7 @@ class Keepd(Subject):
             # The backoff, the breaker and the host's budget are out of the way: the bare loop has none either.
             text.append(f'[service.{name}]\ncommand = [{command}]\nuser = "root"\nrestart = "always"\n'
                         f'backoff = {{ delay = "0ms", jitter = 0.0 }}\nbreaker = {{ failures = 1000000 }}\n'
-                        'logs = { max-size = "95MiB", keep = 40, max-total = "64GiB" }\n')
+                        f'logs = {{ compress = "none", max-size = "95MiB", keep = 40, max-total = "64GiB", on-full = "block", format = "{self.form}" }}\n')
         self.write(r / "keepd.toml", "".join(text))
 
     def log_files(self, name):

@@ -18,7 +18,7 @@
 //! | [`logs`] | KEEPS output: pump, rotation, reading | plan, sys |
 //! | [`manager`] | ACTS: owns the machine, performs its effects | machine, plan, logs, keeper, wire, sys |
 //! | [`api`] | HTTP over the unix socket | wire, plan, manager, sys |
-//! | [`ctl`] | the client | wire, config, plan, sys |
+//! | [`ctl`] | the client | wire, config, plan, logs, sys |
 //! | [`daemon`] | roles, arguments, start-up | all but ctl |
 
 pub mod api;

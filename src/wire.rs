@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// `GET /v1/status`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -98,6 +99,9 @@ pub struct Log {
     pub lines_dropped: u64,
     /// Path of the current file; `null` where output is discarded.
     pub file: Option<String>,
+    /// Path of stderr's own current file, where that is kept apart.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stderr_file: Option<String>,
     /// What keeps it from being written, if anything does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trouble: Option<String>,
@@ -170,6 +174,84 @@ pub struct Event {
     pub run_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit: Option<LastExit>,
+}
+
+/// One line of a log, as `GET /v1/logs` gives it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// RFC 3339, UTC; to the second where the line carries no time of its own.
+    pub time: String,
+    /// `web`
+    pub service: String,
+    /// `null` where there is one only.
+    pub instance: Option<u32>,
+    /// `stdout` (stderr too, where that is not kept apart), `stderr`; `keepd` where keepd says what is missing.
+    pub stream: Cow<'static, str>,
+    pub message: Message,
+    /// It had no end: a piece of a longer line, or the last of the log.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub partial: bool,
+}
+
+impl LogLine {
+    /// A line of a service's log, or where `note` is set of keepd about it.
+    pub fn new(
+        service: &str,
+        instance: Option<u32>,
+        stderr: bool,
+        note: bool,
+        time_ms: u64,
+        message: Vec<u8>,
+    ) -> LogLine {
+        let stream = match (note, stderr) {
+            (true, _) => "keepd",
+            (false, true) => "stderr",
+            (false, false) => "stdout",
+        };
+        LogLine {
+            time: timestamp(time_ms),
+            service: service.into(),
+            instance,
+            stream: Cow::Borrowed(stream),
+            message: message.into(),
+            partial: false,
+        }
+    }
+
+    /// See [`LogLine::partial`].
+    #[must_use]
+    pub fn partial(self, partial: bool) -> LogLine {
+        LogLine { partial, ..self }
+    }
+}
+
+/// What a service has printed: text, or the numbers of its bytes where it is no UTF-8.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Message {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Message {
+        String::from_utf8(bytes).map_or_else(|e| Message::Bytes(e.into_bytes()), Message::Text)
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Message::Text(text) => text.as_bytes(),
+            Message::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// Milliseconds since 1970 as RFC 3339, UTC.
+pub fn timestamp(wall_ms: u64) -> String {
+    let ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).map(|t| format!("{t:.3}")).unwrap_or_default()
 }
 
 /// `GET /v1/plan` and `POST /v1/apply`: what the files would change, or what was changed.

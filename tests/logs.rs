@@ -1,156 +1,20 @@
-//! The log engine against the real kernel: pipes, files, full disks, deleted folders, and SIGKILL.
+//! The log engine against the real kernel: pipes, files, full disks, deleted folders.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-// Processes are killed at moments that are the input of a test; nothing else here waits for time to pass.
-#![allow(clippy::disallowed_methods)]
-#![allow(clippy::unwrap_used)]
+mod engine;
 
+use engine::{LIMIT, Rig, cut, files, line, lines, pipe, small_pipe, spec, text, wait_until};
 use keepd::{
-    logs::{Engine, From, Reader, Report, rotate},
+    logs::{From, Reader, Report},
     plan::{LogSpec, Name, RunId},
-    sys::pipe,
 };
 use std::{
-    fmt::Write as _,
     fs::{self, File},
-    io::{PipeWriter, Write},
-    os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
-        mpsc,
-    },
+    io::Write,
+    sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
-use tempfile::TempDir;
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// An engine, what it reported, and a folder for its files.
-struct Rig {
-    engine: Engine,
-    reports: mpsc::Receiver<Report>,
-    folder: TempDir,
-}
-
-impl Rig {
-    fn new() -> Rig {
-        let (send, reports) = mpsc::channel();
-        let engine = Engine::start(move |report| drop(send.send(report))).unwrap();
-        Rig { engine, reports, folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn dir(&self, service: &str) -> PathBuf {
-        self.folder.path().join(service)
-    }
-
-    fn spec(&self, service: &str, max_size: u64) -> LogSpec {
-        LogSpec { dir: self.dir(service), max_size, keep: 1_000_000, max_total: None }
-    }
-
-    fn attach(&self, service: &str, run: u64, spec: &LogSpec) -> PipeWriter {
-        let (output, input) = pipe();
-        self.engine.attach(&Name::new(service), RunId(run), spec, Some(output), None);
-        input
-    }
-
-    /// Waits for a report of this kind, and passes over others.
-    fn until(&self, what: &str, wanted: impl Fn(&Report) -> bool) -> Report {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.reports.recv_timeout(left) {
-                Ok(report) if wanted(&report) => return report,
-                Ok(_) => {}
-                Err(e) => panic!("no report of {what}: {e}"),
-            }
-        }
-    }
-
-    fn finish(&self, run: u64) {
-        self.engine.finish(RunId(run));
-        self.until("the end of the run", |r| *r == Report::Finished { run: RunId(run) });
-    }
-
-    fn in_trouble(&self, service: &str) -> String {
-        let report = self.until(
-            "trouble",
-            |r| matches!(r, Report::Trouble { service: s, message: Some(_) } if s.as_str() == service),
-        );
-        let Report::Trouble { message: Some(message), .. } = report else { unreachable!() };
-        message
-    }
-
-    fn recovered(&self, service: &str) {
-        self.until(
-            "recovery",
-            |r| matches!(r, Report::Trouble { service: s, message: None } if s.as_str() == service),
-        );
-    }
-
-    /// (in, written, dropped, lines dropped)
-    fn totals(&self, service: &str) -> (u64, u64, u64, u64) {
-        let mut t = (0, 0, 0, 0);
-        self.engine.counters(&Name::new(service)).fill(&mut t.0, &mut t.1, &mut t.2, &mut t.3);
-        t
-    }
-
-    fn written(&self, service: &str, bytes: u64) {
-        wait_until("bytes are written", || self.totals(service).1 >= bytes);
-    }
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !done() {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        thread::yield_now();
-    }
-}
-
-/// A pipe as the keeper makes it: 1 MiB, non-blocking for the reader only.
-fn pipe() -> (OwnedFd, PipeWriter) {
-    let (output, input) = small_pipe();
-    pipe::set_capacity(input.as_fd(), 1 << 20).unwrap();
-    (output, input)
-}
-
-/// An ordinary user may not have many large ones.
-fn small_pipe() -> (OwnedFd, PipeWriter) {
-    let (output, input) = std::io::pipe().unwrap();
-    let output = OwnedFd::from(output);
-    nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
-    (output, input)
-}
-
-/// Every rotated file in order, then `current`.
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    let mut rotated: Vec<_> = names.filter_map(|n| Some((rotate::sequence("", &n)?, n))).collect();
-    rotated.sort();
-    let mut files: Vec<_> = rotated.into_iter().map(|(_, n)| dir.join(n)).collect();
-    files.extend(Some(dir.join("current")).filter(|f| f.exists()));
-    files
-}
-
-fn text(dir: &Path) -> String {
-    String::from_utf8(files(dir).iter().flat_map(|f| fs::read(f).unwrap()).collect()).unwrap()
-}
-
-/// Line number `n`: its length depends on `n`, so that a shifted or torn one is noticed.
-fn line(n: u64) -> String {
-    let padding = "................................................................................";
-    format!("{n:012} {}\n", &padding[..(n * 31 % 80) as usize])
-}
-
-fn lines(range: std::ops::Range<u64>) -> String {
-    range.fold(String::new(), |mut text, n| {
-        let _ = write!(text, "{}", line(n));
-        text
-    })
-}
 
 #[test]
 fn runs_keep_their_order() {
@@ -249,11 +113,14 @@ fn only_so_many_files_and_bytes_are_kept() {
         input.write_all(line(1000).as_bytes()).unwrap();
         drop(input);
         rig.finish(1);
+        let rotated = || files(&rig.dir(service)).iter().filter(|f| !f.ends_with("current")).count();
+        let bytes =
+            || files(&rig.dir(service)).iter().filter_map(|f| Some(f.metadata().ok()?.len())).sum::<u64>();
+        wait_until("the excess is gone", || {
+            rotated() <= most && max_total.is_none_or(|most| bytes() <= most)
+        });
         let files = files(&rig.dir(service));
-        let rotated = files.len() - usize::from(files.last().unwrap().ends_with("current"));
-        assert!(rotated <= most && rotated + 1 >= most, "{service}: {files:?}");
-        let bytes: u64 = files.iter().map(|f| f.metadata().unwrap().len()).sum();
-        assert!(max_total.is_none_or(|most| bytes <= most), "{service}: {bytes} bytes");
+        assert!(rotated() + 1 >= most, "{service}: {files:?}");
         assert!(
             lines(0..1001).ends_with(&text(&rig.dir(service))),
             "{service}: what is left is not the newest"
@@ -337,25 +204,6 @@ fn trouble_holds_nothing_but_its_own_service_and_loses_nothing_that_fits() {
     rig.finish(1);
     assert_eq!(text(&rig.dir("bad")), lines(0..1000));
     assert_eq!(rig.totals("bad").2, 0);
-}
-
-/// Checks that `text` is `written` with one piece cut out at line ends and a marker in its place, and
-/// returns how many lines and bytes are missing.
-fn cut(text: &str, written: &str) -> (u64, u64) {
-    let at = text.find("keepd: dropped ").expect("no marker");
-    let (before, rest) = text.split_at(at);
-    let (marker, after) = rest.split_once('\n').unwrap();
-    let numbers: Vec<u64> =
-        marker.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
-    let (lines, bytes) = (numbers[0], numbers[1]);
-    assert_eq!(marker, format!("keepd: dropped {lines} lines ({bytes} bytes) here"));
-    // What stands before the marker may be the beginning of a line whose rest was dropped.
-    let kept = if written.starts_with(before) { before } else { before.strip_suffix('\n').unwrap() };
-    assert!(written.starts_with(kept) && written.ends_with(after), "what was kept is not what was written");
-    let missing = &written[kept.len()..written.len() - after.len()];
-    assert_eq!(missing.len() as u64, bytes);
-    assert_eq!(missing.matches('\n').count() as u64, lines);
-    (lines, bytes)
 }
 
 #[test]
@@ -533,8 +381,7 @@ fn what_is_in_the_pipes_is_written_before_the_end() {
     for n in 0..20 {
         let (output, mut input) = pipe();
         input.write_all(lines(0..100).as_bytes()).unwrap();
-        let spec =
-            LogSpec { dir: folder.path().join(n.to_string()), max_size: 1000, keep: 100, max_total: None };
+        let spec = spec(&folder.path().join(n.to_string()), 1000);
         engine.attach(&Name::new(&n.to_string()), RunId(n), &spec, Some(output), None);
         inputs.push(input);
     }
@@ -543,108 +390,4 @@ fn what_is_in_the_pipes_is_written_before_the_end() {
     for n in 0..20 {
         assert_eq!(text(&folder.path().join(n.to_string())), lines(0..100));
     }
-}
-
-/// Not a test: the process that `no_line_is_lost_over_sigkills` starts and kills.
-#[test]
-fn soak_engine() {
-    let Ok(dir) = std::env::var("KEEPD_LOG_SOAK_DIR") else { return };
-    let output = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let engine = Engine::start(|_| ()).unwrap();
-    let spec = LogSpec { dir: dir.into(), max_size: 30_000, keep: 1_000_000, max_total: None };
-    engine.attach(&Name::new("web"), RunId(1), &spec, Some(output), None);
-    let (_alive, never) = mpsc::channel::<()>();
-    let _ = never.recv();
-}
-
-/// Compares what is in the files with what was written, and removes all but the newest rotated file.
-#[derive(Default)]
-struct Audit {
-    number: u64,
-    line: Vec<u8>,
-    files: u64,
-}
-
-impl Audit {
-    fn file(&mut self, path: &Path, last: bool) {
-        let content = fs::read(path).unwrap();
-        for byte in content {
-            if self.line.is_empty() {
-                self.line = line(self.number).into_bytes();
-                self.line.reverse();
-                self.number += 1;
-            }
-            assert_eq!(self.line.pop(), Some(byte), "{path:?}: line {} is not as written", self.number - 1);
-        }
-        assert!(last || self.line.is_empty(), "{path:?} ends within a line");
-        self.files += 1;
-    }
-
-    fn rotated(&mut self, dir: &Path, seen: &mut u64) {
-        let mut rotated = files(dir);
-        rotated.retain(|f| !f.ends_with("current"));
-        // The newest stays, so that the numbers go on.
-        rotated.pop();
-        for file in rotated {
-            let number = rotate::sequence("", file.file_name().unwrap().to_str().unwrap()).unwrap();
-            assert_eq!(number, *seen + 1, "{file:?} does not follow");
-            *seen = number;
-            self.file(&file, false);
-            fs::remove_file(&file).unwrap();
-        }
-    }
-}
-
-#[test]
-fn no_line_is_lost_over_sigkills() {
-    let kills: u64 = std::env::var("KEEPD_LOG_KILLS").map_or(60, |n| n.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().join("web");
-    let (output, mut input) = pipe();
-    let (enough, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let writer = thread::spawn({
-        let (enough, count) = (enough.clone(), count.clone());
-        move || {
-            for n in 0.. {
-                if enough.load(SeqCst) {
-                    break;
-                }
-                input.write_all(line(n).as_bytes()).unwrap();
-                count.store(n + 1, SeqCst);
-            }
-        }
-    });
-    let (mut audit, mut seen) = (Audit::default(), 0);
-    let mut random = u64::from(std::process::id()) * 2 + 1;
-    eprintln!("seed {random}");
-    for _ in 0..kills {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "soak_engine", "--nocapture"])
-            .env("KEEPD_LOG_SOAK_DIR", &dir)
-            .stdin(Stdio::from(output.try_clone().unwrap()))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        thread::sleep(Duration::from_micros((random >> 33) % 25_000));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if dir.exists() {
-            audit.rotated(&dir, &mut seen);
-        }
-    }
-    enough.store(true, SeqCst);
-    let rig = Rig::new();
-    let spec = LogSpec { dir: dir.clone(), ..rig.spec("web", 30_000) };
-    rig.engine.attach(&Name::new("web"), RunId(1), &spec, Some(output), None);
-    writer.join().unwrap();
-    rig.finish(1);
-    audit.rotated(&dir, &mut seen);
-    for file in files(&dir) {
-        audit.file(&file, true);
-    }
-    assert!(audit.line.is_empty(), "the end is missing");
-    assert_eq!(audit.number, count.load(SeqCst), "the last lines are missing");
-    eprintln!("{kills} kills, {} lines, {} files", audit.number, audit.files);
-    assert!(audit.files > kills / 4, "hardly anything was written between the kills");
 }

@@ -43,7 +43,7 @@ fn stdout_and_stderr_are_kept_in_the_order_they_were_written() {
 #[test]
 fn rotation_cuts_at_lines_and_loses_none() {
     let n = 20_000;
-    let more = "restart = \"never\"\nlogs = { max-size = \"64KiB\", keep = 1000 }\n";
+    let more = "restart = \"never\"\nlogs = { max-size = \"64KiB\", keep = 1000, compress = \"none\" }\n";
     let d = Daemon::start(&service("writer", &numbered(n), more));
     d.wait_state("writer", "exited");
     d.wait_log("writer", &format!("line {n} "));
@@ -93,7 +93,8 @@ fn following_crosses_rotations_and_restarts() {
         "echo hello; while [ ! -e go ]; do sleep 0.02; done; [ -e done ] && exec sleep 1000; {}\ntouch done; exit 1",
         numbered(n)
     );
-    let more = "logs = { max-size = \"16KiB\", keep = 1000 }\nbackoff = { delay = \"1ms\" }\n";
+    let more =
+        "logs = { max-size = \"16KiB\", keep = 1000, compress = \"none\" }\nbackoff = { delay = \"1ms\" }\n";
     let d = Daemon::start(&service("writer", &script, more));
     d.wait_log("writer", "hello");
     let mut follower = d
@@ -195,5 +196,55 @@ fn a_flood_in_one_service_holds_nothing_else_up() {
     let log = d.service("flood")["log"].clone();
     assert_eq!(log["lines_dropped"], 0);
     d.ctl_ok(&["stop", "flood"]);
+    d.shutdown();
+}
+
+#[test]
+fn lines_can_have_their_time_or_be_json() {
+    let script = "echo one; printf 'two'; echo bad >&2; exit 0";
+    let more = |format: &str| {
+        format!("restart = \"never\"\nlogs = {{ format = \"{format}\", stderr = \"separate\" }}\n")
+    };
+    let d = Daemon::start(
+        &(service("stamped", script, &more("timestamp")) + &service("json", script, &more("json"))),
+    );
+    let stamped = d.wait_log("stamped", "two\n");
+    assert_eq!(stamped.lines().map(|l| &l[26..]).collect::<Vec<_>>(), ["Z one", "Z two"], "{stamped}");
+    let parse = |text: String| -> Vec<serde_json::Value> {
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let lines = parse(d.wait_log("json", "two"));
+    assert_eq!((&lines[1]["stream"], &lines[1]["message"]), (&"stdout".into(), &"two".into()));
+    let lines = parse(d.wait_log("json/stderr", "bad"));
+    assert_eq!(lines[0]["stream"], "stderr");
+    assert_eq!(d.service("json")["log"]["bytes_in"], 11);
+    d.shutdown();
+}
+
+/// What is said on the way out is kept, however much it is.
+#[test]
+fn output_after_the_request_to_stop_is_kept() {
+    let script = format!("trap '{}exit 0' TERM; echo up; while :; do sleep 0.05; done", numbered(20_000));
+    let d = Daemon::start(&service("web", &script, "stop-timeout = \"1m\"\n"));
+    d.wait_log("web", "up\n");
+    d.ctl_ok(&["stop", "web"]);
+    d.wait_log("web", "line 20000 ");
+    assert_numbered(d.log("web").strip_prefix("up\n").unwrap(), 20_000);
+    d.shutdown();
+}
+
+/// O_NONBLOCK belongs to the open file: set on our end, it must not be on the service's.
+#[test]
+fn the_pipes_of_a_service_block() {
+    let d = Daemon::start(&service(
+        "web",
+        "grep flags /proc/self/fdinfo/1 /proc/self/fdinfo/2; exec sleep 1000",
+        "",
+    ));
+    let log = d.wait_log("web", "fdinfo/2");
+    for line in log.lines() {
+        let flags = u32::from_str_radix(line.rsplit('\t').next().unwrap(), 8).unwrap();
+        assert_eq!(flags & 0o4000, 0, "{line}");
+    }
     d.shutdown();
 }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Daemon, LATER, command_line, is_alive, rotated, service, signal, wait_for};
+use common::{Daemon, LATER, command_line, is_alive, read_log, rotated, service, signal, wait_for};
 use nix::sys::signal::Signal;
 use std::{fs, time::Duration};
 
@@ -50,8 +50,8 @@ fn kills_of_the_manager_cost_nothing() {
     let exiters = ["e1", "e2"];
     let mut services = String::new();
     for name in writers {
-        let logs =
-            "logs = { max-size = \"128KiB\", keep = 100000 }\nrestart = \"never\"\nstop-timeout = \"1m\"\n";
+        let logs = "logs = { max-size = \"128KiB\", keep = 100000, compress = \"none\" }\n\
+                restart = \"never\"\nstop-timeout = \"1m\"\n";
         services += &service(name, &WRITER.replace("$NAME", name), logs);
     }
     for name in exiters {
@@ -113,7 +113,7 @@ fn assert_every_line(d: &Daemon, name: &str) {
         log.lines().count()
     );
     for file in rotated(&d.path().join("log").join(name)) {
-        assert!(fs::read_to_string(&file).unwrap().ends_with('\n'), "{} ends within a line", file.display());
+        assert!(read_log(&file).unwrap().ends_with('\n'), "{} ends within a line", file.display());
     }
 }
 
@@ -125,9 +125,10 @@ fn assert_every_exit(d: &Daemon, name: &str) {
     let restarts = s["restarts"].as_u64().unwrap();
     assert!(restarts + 1 == runs || restarts == runs, "{name}: {restarts} restarts, {runs} runs");
     let wanted: Vec<String> = (1..=runs).map(|i| format!("run {i}")).collect();
+    // A run that was stopped right after its note may not have spoken.
+    wait_for("a line for each run", LATER, || (d.log(name).lines().count() as u64 + 1 >= runs).then_some(()));
     let log = d.log(name);
     let shown: Vec<&str> = log.lines().collect();
-    // A run that was stopped right after its note may not have spoken.
     assert!(
         shown == wanted || shown == wanted[..wanted.len() - 1],
         "{name}: {} lines for {runs} runs",
@@ -136,6 +137,91 @@ fn assert_every_exit(d: &Daemon, name: &str) {
     let exit = &s["last_exit"];
     let right = exit["code"] == (runs % 200 + 1) || exit["signal"] == "SIGTERM";
     assert!(right, "{name}: run {runs} ended with {exit}");
+}
+
+/// A line of the fast writer, by its number.
+fn numbered(n: u64) -> String {
+    format!("line {n} .........................")
+}
+
+/// Checks that the log has every line up to `last`, or says that so many are missing there. How many are.
+fn assert_written_or_counted(log: &str, last: u64, stamped: bool) -> u64 {
+    let (mut next, mut dropped) = (1, 0);
+    for found in log.lines() {
+        let found =
+            if stamped { found.split_once("Z ").unwrap_or_else(|| panic!("{found:?}")).1 } else { found };
+        let Some(told) = found.strip_prefix("keepd: dropped ") else {
+            assert_eq!(found, numbered(next));
+            next += 1;
+            continue;
+        };
+        let (lines, bytes) = told.split_once(" lines (").unwrap();
+        let lines: u64 = lines.parse().unwrap();
+        let missing: usize = (next..next + lines).map(|n| numbered(n).len() + 1).sum();
+        assert_eq!(bytes, format!("{missing} bytes) here"), "after line {}", next - 1);
+        dropped += lines;
+        next += lines;
+    }
+    assert_eq!(next, last + 1, "the last lines are missing");
+    dropped
+}
+
+#[test]
+fn kills_of_the_manager_while_logs_cannot_be_written_lose_no_line_uncounted() {
+    let script = "i=0; run=1; trap 'run=0' TERM; while [ $run = 1 ]; do n=0; while [ $n -lt 3000 ]; do \
+                  n=$((n+1)); i=$((i+1)); echo \"line $i .........................\"; done; sleep 0.01; done; \
+                  echo $i > last.$NAME";
+    let names = ["raw", "timestamp"];
+    let mut services = String::new();
+    for name in names {
+        let logs = format!(
+            "logs = {{ max-size = \"128KiB\", keep = 100000, compress = \"none\", format = \"{name}\" }}\n\
+             restart = \"never\"\nstop-timeout = \"1m\"\n"
+        );
+        services += &service(name, &script.replace("$NAME", name), &logs);
+    }
+    let d = common::Setup { services: &services, ..Default::default() }.start();
+    let folder = |name: &str| d.path().join("log").join(name);
+    let away = |name: &str| d.path().join("log").join(format!("{name}.away"));
+    let back = |name: &str| {
+        if away(name).exists() {
+            fs::remove_file(folder(name)).unwrap();
+            fs::rename(away(name), folder(name)).unwrap();
+        }
+    };
+    for name in names {
+        d.wait_running(name);
+        wait_for("output", LATER, || folder(name).join("current").exists().then_some(()));
+    }
+    let (mut dice, mut last) = (Dice(0x0bad_d15c_5eed_0001), 0);
+    for _ in 0..kills() {
+        for name in names {
+            match dice.below(6) {
+                0 | 1 if !away(name).exists() => {
+                    fs::rename(folder(name), away(name)).unwrap();
+                    fs::write(folder(name), "in the way").unwrap();
+                }
+                2 => back(name),
+                _ => {}
+            }
+        }
+        let manager = wait_for("a new manager", LATER, || find_manager(&d).filter(|m| *m != last));
+        std::thread::park_timeout(Duration::from_micros(dice.below(60_000)));
+        signal(manager, Signal::SIGKILL);
+        last = manager;
+    }
+    names.iter().for_each(|name| back(name));
+    wait_for("an answer", LATER, || d.try_service("raw"));
+    let mut dropped = 0;
+    for name in names {
+        d.ctl_ok(&["stop", name]);
+        let last: u64 = d.lines(&format!("last.{name}"))[0].parse().unwrap();
+        let end = format!("line {last} ");
+        wait_for("the last line", LATER, || d.log(name).contains(&end).then_some(()));
+        dropped += assert_written_or_counted(&d.log(name), last, name == "timestamp");
+    }
+    assert!(dropped > 0, "nothing was dropped");
+    d.shutdown();
 }
 
 #[test]

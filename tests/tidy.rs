@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("logs", &["plan", "sys"]),
     ("manager", &["machine", "plan", "logs", "keeper", "wire", "sys"]),
     ("api", &["wire", "manager", "plan", "sys"]),
-    ("ctl", &["wire", "config", "plan", "sys"]),
+    ("ctl", &["wire", "config", "plan", "logs", "sys"]),
     ("daemon", &["plan", "wire", "sys", "config", "machine", "notify", "keeper", "logs", "manager", "api"]),
 ];
 

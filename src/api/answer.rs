@@ -2,7 +2,7 @@
 
 use super::{
     accept::{Context, Limits},
-    events,
+    events, logs,
     query::Query,
     reply::{Body, Refused, json, stream, whole},
     route::{self, Call, Miss, Role, Route},
@@ -27,8 +27,6 @@ const WAIT: Duration = Duration::from_secs(60);
 const BODY_MAX: usize = 64 * 1024;
 /// So much of a longer one is read before it is refused.
 const DROPPED_MAX: usize = 16 * 1024 * 1024;
-const LINES: u64 = 100;
-const LINES_MAX: u64 = 1_000_000;
 
 /// Answers one request of this caller.
 pub(super) async fn answer(context: &Context, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
@@ -92,10 +90,15 @@ async fn call(
         }
         Call::Act(action) => act(handle, name, action, &query).await,
         Call::Signal => act(handle, name, Action::Signal(signal(&body)?), &query).await,
-        Call::Logs => logs(handle, name, &query).await,
+        Call::Logs => logs::one(handle, name, &query).await,
+        Call::LogsOfMany => logs::many(handle, &query).await,
         Call::Events => event_stream(handle, &head.headers, &query),
         Call::Plan => Ok(json(StatusCode::OK, &handle.plan().await?)),
         Call::Apply => Ok(json(StatusCode::OK, &handle.apply(query.wait(WAIT)?).await?)),
+        Call::Reopen => {
+            handle.reopen().await;
+            Ok(condition(StatusCode::OK, "reopened"))
+        }
         Call::Shutdown => {
             handle.shutdown(query.flag("force", false)?).await?;
             Ok(condition(StatusCode::ACCEPTED, "stopping"))
@@ -199,45 +202,6 @@ fn signal(body: &[u8]) -> Result<i32, Refused> {
     parse_signal(&body.signal).map_err(bad)
 }
 
-async fn logs(handle: &Handle, name: &str, query: &Query) -> Result<Response<Body>, Refused> {
-    let lines = query.number("lines", LINES_MAX)?.unwrap_or(LINES);
-    let lines = usize::try_from(lines).unwrap_or(usize::MAX);
-    let follow = query.flag("follow", false)?;
-    let stderr = match query.text("stream") {
-        None | Some("stdout") => false,
-        Some("stderr") => true,
-        Some(other) => {
-            let detail = format!("cannot use `stream={other}`: it must be stdout or stderr");
-            return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-        }
-    };
-    let snapshot = handle.snapshot();
-    let instances = snapshot.instances(name);
-    let instance = match instances.as_slice() {
-        [] => return Err(unknown(handle, name)),
-        [one] => one.as_str(),
-        all => return Err(several(name, all.iter().map(|n| n.as_str()))),
-    };
-    if snapshot.find(instance).is_some_and(|s| s.log.is_none()) {
-        let detail = format!("the output of {instance} is discarded: there is no log");
-        return Err(Refused::new(StatusCode::CONFLICT, detail));
-    }
-    let mut log = handle.open_log(instance, lines, follow, stderr)?;
-    if follow {
-        return Ok(stream("text/plain", Bytes::new(), log.0));
-    }
-    // An error at the very start can still be told as one.
-    let first = match log.0.recv().await {
-        None => Bytes::new(),
-        Some(Ok(first)) => first,
-        Some(Err(e)) => {
-            let detail = format!("cannot read the log of {instance}: {e}");
-            return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, detail));
-        }
-    };
-    Ok(stream("text/plain", first, log.0))
-}
-
 fn event_stream(handle: &Handle, headers: &HeaderMap, query: &Query) -> Result<Response<Body>, Refused> {
     let log = handle.events();
     let mut after = query.number("after", u64::MAX)?;
@@ -258,7 +222,7 @@ fn event_stream(handle: &Handle, headers: &HeaderMap, query: &Query) -> Result<R
 }
 
 /// 404, with the nearest name if there is one.
-fn unknown(handle: &Handle, name: &str) -> Refused {
+pub(super) fn unknown(handle: &Handle, name: &str) -> Refused {
     let snapshot = handle.snapshot();
     let near = |s: &&str| strsim::damerau_levenshtein(s, name);
     let names = snapshot.services.iter().map(|s| s.base.service.as_str());
@@ -270,7 +234,7 @@ fn unknown(handle: &Handle, name: &str) -> Refused {
     Refused::new(StatusCode::NOT_FOUND, format!("no service is named `{name}`{hint}"))
 }
 
-fn several<'a>(name: &str, instances: impl Iterator<Item = &'a str>) -> Refused {
+pub(super) fn several<'a>(name: &str, instances: impl Iterator<Item = &'a str>) -> Refused {
     let list: Vec<&str> = instances.collect();
     let detail = format!("`{name}` has {} instances, this call takes one: {}", list.len(), list.join(", "));
     Refused::new(StatusCode::UNPROCESSABLE_ENTITY, detail)

@@ -9,6 +9,7 @@
 mod accept;
 mod answer;
 mod events;
+mod logs;
 mod query;
 mod reply;
 mod rights;

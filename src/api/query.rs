@@ -76,7 +76,7 @@ fn hint(known: &[&str]) -> String {
     }
 }
 
-fn wrong(key: &str, value: &str, rule: &str) -> Refused {
+pub(super) fn wrong(key: &str, value: &str, rule: &str) -> Refused {
     bad(format!("cannot use `{key}={value}`: {rule}"))
 }
 

@@ -23,9 +23,11 @@ pub enum Call {
     Act(Action),
     Signal,
     Logs,
+    LogsOfMany,
     Events,
     Plan,
     Apply,
+    Reopen,
     Shutdown,
     Alive,
     Ready,
@@ -52,7 +54,12 @@ pub const ROUTES: &[Route] = &[
     get("/v1/status", &[], Call::Status),
     get("/v1/services", &[], Call::Services),
     get("/v1/services/{name}", &[], Call::Service),
-    get("/v1/services/{name}/logs", &["lines", "follow", "stream"], Call::Logs),
+    get(
+        "/v1/services/{name}/logs",
+        &["lines", "follow", "stream", "since", "until", "grep", "format"],
+        Call::Logs,
+    ),
+    get("/v1/logs", &["services", "lines", "follow", "stream", "since", "until", "grep"], Call::LogsOfMany),
     get("/v1/events", &["after", "follow"], Call::Events),
     get("/v1/plan", &[], Call::Plan),
     get("/healthz", &[], Call::Alive),
@@ -63,6 +70,7 @@ pub const ROUTES: &[Route] = &[
     post("/v1/services/{name}/reload", WAIT, Call::Act(Action::Reload)),
     post("/v1/services/{name}/signal", WAIT, Call::Signal),
     post("/v1/apply", WAIT, Call::Apply),
+    post("/v1/reopen", &[], Call::Reopen),
     post("/v1/shutdown", &["force"], Call::Shutdown),
 ];
 

@@ -11,7 +11,7 @@ use crate::{
         Action, Handle, Refusal,
         events::EventLog,
         handle::Ask,
-        snapshot::{Snapshot, View},
+        snapshot::{Now, Snapshot, View},
     },
     plan::Principal,
     sys::peer::Peer,
@@ -81,19 +81,18 @@ impl World {
     }
 
     /// Publishes these services: `(name, state)`.
-    pub(crate) fn services(&self, list: &[(&str, &str)]) {
-        let view = |(name, state): &(&str, &str)| {
+    pub(crate) fn services(&self, list: &[(&str, &'static str)]) {
+        let view = |(name, state): &(&str, &'static str)| {
             let service = name.split('@').next().unwrap();
             let log_dir = self.dir.path().join(name);
             let base = wire::Service {
                 name: (*name).into(),
                 service: service.into(),
-                state: (*state).into(),
-                ready: *state == "running",
                 log: wire::Log { file: Some("current".into()), ..wire::Log::default() },
                 ..wire::Service::default()
             };
-            Arc::new(View { base, log_dir, log: Some(Arc::default()), ..View::default() })
+            let now = Now { state, ready: *state == "running", ..Now::default() };
+            Arc::new(View { base: base.into(), now, log_dir, log: Some(Arc::default()), ..View::default() })
         };
         let mut services: Vec<Arc<View>> = list.iter().map(view).collect();
         services.sort_by(|a, b| a.base.name.cmp(&b.base.name));
@@ -419,7 +418,7 @@ async fn who_does_not_read_is_given_up() {
     let world = World::with(Limits { stall: Duration::from_millis(50), ..PATIENT });
     let description = "x".repeat(8 << 20);
     let base = wire::Service { name: "web".into(), description, ..wire::Service::default() };
-    let services = vec![Arc::new(View { base, ..View::default() })];
+    let services = vec![Arc::new(View { base: base.into(), ..View::default() })];
     world
         .snapshot
         .send_replace(Arc::new(Snapshot { services: services.into_iter().collect(), ..Snapshot::default() }));
@@ -520,6 +519,13 @@ async fn a_broken_configuration_is_told_with_every_error() {
     assert_eq!((p.diagnostics.len(), p.diagnostics[0].rendered.as_str()), (1, "error: no"));
     assert_eq!(world.get("/v1/plan").await.json::<wire::PlanReport>().added, ["new"]);
     assert_eq!(*world.asked.lock().unwrap(), ["Plan true Some(5s)", "Plan false None"]);
+}
+
+#[tokio::test]
+async fn log_files_are_reopened_before_the_answer() {
+    let world = World::new();
+    assert_eq!(world.post("/v1/reopen", "").await.json::<wire::Condition>().state, "reopened");
+    world.post("/v1/reopen?now=true", "").await.problem(422);
 }
 
 #[tokio::test]

@@ -37,7 +37,8 @@ pub(super) fn build(
         shutdown_timeout: settings.time("shutdown-timeout").unwrap_or_default(),
     };
     let api = sum(documents, |d| &d.api);
-    let daemon = daemon::build(&settings, &api, &context, &mut users, problems);
+    let logs = sum(documents, |d| &d.logs);
+    let daemon = daemon::build(&settings, &api, &logs, &context, &mut users, problems);
     context.log_dir.clone_from(&daemon.log_dir);
     let services = services(documents, profile, sources, problems);
     let mut plan = Plan { daemon, services: Vec::new(), warnings: Vec::new() };

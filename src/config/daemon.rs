@@ -7,7 +7,7 @@ use super::{
     settings::{Entry, Settings},
     users::{Users, check_name},
 };
-use crate::plan::{ApiSpec, Budget, DaemonSpec, LogLevel, Millis, Mode, Principal};
+use crate::plan::{ApiSpec, Budget, DaemonSpec, HostLogs, LogLevel, Millis, Mode, Principal};
 use std::path::{Path, PathBuf};
 
 /// Longest path of a unix socket, sun_path without its NUL.
@@ -17,6 +17,7 @@ const SOCKET_MAX: usize = 107;
 pub(super) fn build(
     daemon: &Settings<'_>,
     api: &Settings<'_>,
+    logs: &Settings<'_>,
     context: &Context<'_>,
     users: &mut Users,
     problems: &mut Problems,
@@ -34,6 +35,7 @@ pub(super) fn build(
         state_dir: folder("state-dir", &options.state_dir),
         log_level: level(daemon.choice("log-level")),
         log_file: daemon.text("log-file").map(|(text, _)| log_dir.join(text)),
+        logs: HostLogs { max_total: logs.share("max-total"), keep_free: logs.share("keep-free") },
         max_concurrent_starts: daemon.small("max-concurrent-starts"),
         restart_budget: Budget {
             starts: daemon.small("restart-budget.starts"),

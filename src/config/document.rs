@@ -38,6 +38,7 @@ pub(super) struct Document {
     pub(super) profile: Option<(String, At)>,
     pub(super) daemon: Layer,
     pub(super) api: Layer,
+    pub(super) logs: Layer,
     pub(super) defaults: Layer,
     pub(super) services: Vec<Table>,
     pub(super) profiles: Vec<Profile>,
@@ -93,6 +94,7 @@ impl Walker<'_> {
                 (Kind::Profiles, _) => self.profiles(raw, &mut doc),
                 (Kind::Table(keys), "daemon") => doc.daemon = self.layer(raw, keys, "daemon"),
                 (Kind::Table(keys), "api") => doc.api = self.layer(raw, keys, "api"),
+                (Kind::Table(keys), "logs") => doc.logs = self.layer(raw, keys, "logs"),
                 (Kind::Table(keys), _) => doc.defaults = self.layer(raw, keys, "defaults"),
                 _ => self.value(key, name, raw, &mut Vec::new(), ""),
             }
@@ -127,7 +129,7 @@ impl Walker<'_> {
     fn layer(&mut self, raw: &Raw<'_>, keys: &'static [Key], what: &str) -> Layer {
         let mut out = Vec::new();
         let section = match what {
-            "daemon" | "api" => format!("{what}."),
+            "daemon" | "api" | "logs" => format!("{what}."),
             _ => String::new(),
         };
         match self.table(raw, what) {

@@ -43,6 +43,12 @@ pub(super) enum Kind {
     TimeOrNever,
     /// A size of at least so many bytes.
     Size(u64),
+    /// Bytes, at least and at most so many.
+    SizeIn(u64, u64),
+    /// A size, or a percentage.
+    Share,
+    /// When logs are rotated by time.
+    Rotate,
     Signal,
     /// An array of exit statuses and signal names.
     Exits,
@@ -84,7 +90,7 @@ pub(super) static ROOT: &[Key] = &[
     key("api", Table(API)),
     key("defaults", Table(SERVICE)),
     key("service", Services),
-    key("logs", Future(&["max-total", "keep-free"])),
+    key("logs", Table(HOST_LOGS)),
     key("compat", LEAF),
     key("hook", LEAF),
 ];
@@ -106,6 +112,8 @@ static DAEMON: &[Key] = &[
     ),
     key("shutdown-timeout", Time(0)),
 ];
+
+static HOST_LOGS: &[Key] = &[key("max-total", Share), key("keep-free", Share)];
 
 static API: &[Key] = &[
     key("socket", Path),
@@ -231,16 +239,16 @@ static SANDBOX: &[Key] = &[
 
 static LOGS: &[Key] = &[
     key("logs.max-size", Size(1)),
-    key("logs.rotate", Choice(&["off", "hourly", "daily"], &["off"])),
+    key("logs.rotate", Rotate),
     key("logs.keep", Count(0, ANY)),
-    key("logs.keep-for", LEAF),
+    key("logs.keep-for", TimeOrNever),
     key("logs.max-total", Size(1)),
-    key("logs.compress", Choice(&["none", "gzip"], &["none"])),
-    key("logs.format", Choice(&["raw", "timestamp", "json"], &["raw"])),
+    key("logs.compress", choice(&["gzip", "none"])),
+    key("logs.format", choice(&["raw", "timestamp", "json"])),
     key("logs.stdout", choice(&["capture", "discard"])),
     key("logs.stderr", choice(&["merge", "separate", "discard"])),
-    key("logs.on-full", LEAF),
-    key("logs.max-line", LEAF),
+    key("logs.on-full", choice(&["drop", "block"])),
+    key("logs.max-line", SizeIn(64, 256 << 10)),
     key("logs.forward", LEAF),
 ];
 
@@ -338,7 +346,9 @@ mod tests {
                 if let Table(inner) = key.kind {
                     let inner_prefix = format!("{}.", key.path);
                     // The sections of a file are sets of settings of their own.
-                    let section = matches!(key.path, "daemon" | "api" | "defaults") && prefix.is_empty();
+                    let host = std::ptr::eq(inner, HOST_LOGS);
+                    let section =
+                        host || matches!(key.path, "daemon" | "api" | "defaults") && prefix.is_empty();
                     walk(inner, if section { "" } else { &inner_prefix });
                 }
             }

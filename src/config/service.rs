@@ -12,8 +12,8 @@ use super::{
     value::Item,
 };
 use crate::plan::{
-    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogSpec, Mode, Name, Reload, Restart,
-    ServiceSpec, Stderr, Stdout, StopSpec,
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Reload,
+    Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -143,8 +143,18 @@ impl<'a> Service<'a> {
         LogSpec {
             dir: context.log_dir.join(name.as_str()),
             max_size: s.size("logs.max-size").unwrap_or(1),
+            rotate: s.rotate("logs.rotate"),
             keep: s.small("logs.keep"),
+            keep_for: s.time("logs.keep-for"),
             max_total: s.size("logs.max-total"),
+            on_full: if s.choice("logs.on-full") == "block" { OnFull::Block } else { OnFull::Drop },
+            format: match s.choice("logs.format") {
+                "timestamp" => LogFormat::Timestamp,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Raw,
+            },
+            max_line: s.size("logs.max-line").unwrap_or(1),
+            compress: s.choice("logs.compress") == "gzip",
         }
     }
 }

@@ -5,7 +5,7 @@ use super::{
     diagnostic::At,
     value::{Item, Value},
 };
-use crate::plan::{Capabilities, ExitMatch, LimitValue, Millis};
+use crate::plan::{Capabilities, ExitMatch, LimitValue, Millis, Rotate, Share};
 use std::collections::BTreeMap;
 
 /// One key that was written.
@@ -151,6 +151,21 @@ impl<'a> Settings<'a> {
         match self.entry(key)?.value {
             Value::Size(n) => Some(n),
             _ => None,
+        }
+    }
+
+    /// A part of the file system; nothing of it where there is none.
+    pub(super) fn share(&self, key: &str) -> Share {
+        match self.entry(key) {
+            Some(Entry { value: Value::Share(share), .. }) => *share,
+            _ => Share::Bytes(0),
+        }
+    }
+
+    pub(super) fn rotate(&self, key: &str) -> Rotate {
+        match self.entry(key) {
+            Some(Entry { value: Value::Rotate(rotate), .. }) => *rotate,
+            _ => Rotate::Off,
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
     schema::Kind,
 };
 use crate::plan::{
-    Capabilities, ExitMatch, LimitValue, Millis,
+    Capabilities, ExitMatch, LimitValue, Millis, Rotate, Share,
     signal::parse_signal,
     unit::{parse_duration, parse_size, size_text},
 };
@@ -34,6 +34,8 @@ pub(super) enum Value {
     Time(Millis),
     Never,
     Size(u64),
+    Share(Share),
+    Rotate(Rotate),
     Signal(i32),
     Exits(Vec<ExitMatch>),
     Mask(u32),
@@ -79,6 +81,9 @@ impl Reader<'_> {
             Kind::TimeOrNever if raw.as_ref().as_str() == Some("never") => Ok(Value::Never),
             Kind::TimeOrNever => time(raw, 1).map(Value::Time),
             Kind::Size(min) => size(raw, *min).map(Value::Size),
+            Kind::SizeIn(min, max) => size_in(raw, *min, *max).map(Value::Size),
+            Kind::Share => share(raw).map(Value::Share),
+            Kind::Rotate => text(raw).and_then(Rotate::parse).map(Value::Rotate),
             Kind::Signal => signal(raw).map(Value::Signal),
             Kind::Mask => mask(raw).map(Value::Mask),
             Kind::Limit(_, bytes) => limit(raw, *bytes).map(|(soft, hard)| Value::Limit(soft, hard)),
@@ -140,7 +145,9 @@ fn expected(kind: &Kind) -> String {
         Kind::Permille(..) => "a number",
         Kind::Time(_) => "a duration such as \"10s\"",
         Kind::TimeOrNever => "a duration such as \"10s\", or \"never\"",
-        Kind::Size(_) => "a size such as \"50MiB\", or a number of bytes",
+        Kind::Size(_) | Kind::SizeIn(..) => "a size such as \"50MiB\", or a number of bytes",
+        Kind::Share => "a size such as \"50GiB\", or a percentage such as \"10%\"",
+        Kind::Rotate => "\"off\", \"hourly\", \"daily\" or a time such as \"03:30\"",
         Kind::Signal => "a signal such as \"SIGTERM\"",
         Kind::Exits => "an array of exit statuses (0 to 255) and signal names",
         Kind::Capabilities => "an array of names such as \"CAP_NET_BIND_SERVICE\"",
@@ -240,6 +247,21 @@ fn size(raw: &Raw<'_>, min: u64) -> Result<u64, String> {
         None => parse_size(text(raw)?)?,
     };
     if bytes < min { Err(format!("it must be at least {min} byte")) } else { Ok(bytes) }
+}
+
+fn size_in(raw: &Raw<'_>, min: u64, max: u64) -> Result<u64, String> {
+    let bytes = size(raw, 0)?;
+    if (min..=max).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!("it must be between {} and {}", size_text(min), size_text(max)))
+}
+
+fn share(raw: &Raw<'_>) -> Result<Share, String> {
+    match integer(raw) {
+        Some(bytes) => bytes.map(Share::Bytes),
+        None => Share::parse(text(raw)?),
+    }
 }
 
 fn signal(raw: &Raw<'_>) -> Result<i32, String> {

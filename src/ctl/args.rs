@@ -8,6 +8,9 @@ Exit status: 0 as wished; 1 did not get there; 2 usage; 3 a listed service is no
 69 keepd not reachable; 77 not permitted; 78 configuration broken.
 The socket is the one of --socket, else of $KEEPD_SOCKET, else /run/keepd/api.sock, else the user's own.";
 
+/// As the API has it.
+const LINES_MAX: u64 = 1_000_000;
+
 /// Control keepd, the process supervisor.
 #[derive(Debug, Parser)]
 #[command(name = "keepctl", version, after_help = STATUSES, disable_help_subcommand = true)]
@@ -43,6 +46,8 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Take the configuration files over, all or nothing
     Apply(ApplyArgs),
+    /// Open all log files by their names again, after somebody moved them
+    Reopen,
     /// Stop all services in order, then keepd itself
     Shutdown(ShutdownArgs),
     /// Print a completion script for a shell
@@ -99,16 +104,35 @@ pub(super) struct WaitArgs {
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
     /// Services, instances, or patterns such as `web*`; all where none is named
+    #[arg(value_name = "NAME")]
     pub(super) names: Vec<String>,
     /// Go on with what comes
     #[arg(short, long)]
     pub(super) follow: bool,
-    /// Begin with so many lines of each
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
-    pub(super) lines: u32,
-    /// The log of stderr, where it is kept apart
+    /// Only the last so many lines of each [default: 100, with --since all]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=LINES_MAX))]
+    pub(super) lines: Option<u64>,
+    /// Not what was written before: 1h, today, yesterday, 10:42, "2026-11-21 10:42", RFC 3339
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(super) since: Option<String>,
+    /// Not what was written after
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "follow")]
+    pub(super) until: Option<String>,
+    /// Only lines in which this regular expression is found; `(?i)` before it ignores case
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
+    pub(super) grep: Option<String>,
+    /// Put the time before each line
+    #[arg(short, long)]
+    pub(super) times: bool,
+    /// Only stderr, where it is kept apart
     #[arg(long)]
     pub(super) stderr: bool,
+    /// Read the files below this folder, without keepd
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) dir: Option<PathBuf>,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -31,6 +31,11 @@ impl Server {
         Server { sockets }
     }
 
+    /// The user said which one.
+    pub(super) fn is_named(&self) -> bool {
+        self.sockets.len() == 1
+    }
+
     /// A connection to the first socket that somebody listens on.
     pub(super) async fn connect(&self) -> Result<Client, Fail> {
         let mut failures = Vec::new();

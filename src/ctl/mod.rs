@@ -72,6 +72,7 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Check(a) => check::run(&a, look, &mut out),
             Command::Plan(a) => plan::plan(&server, &a, look, &mut out).await,
             Command::Apply(a) => plan::apply(&server, &a, look, &mut out).await,
+            Command::Reopen => shutdown::reopen(&server, &mut out).await,
             Command::Shutdown(a) => shutdown::run(&server, &a, &mut out).await,
             Command::Completions { shell } => completions(shell, &mut out),
         }

@@ -4,6 +4,7 @@ use super::{
     client::{Client, SOON, decode, segment},
     fail::{Fail, UNKNOWN},
 };
+use crate::plan::Name;
 use bytes::Bytes;
 use serde::{Deserialize, de::IgnoredAny};
 use std::borrow::Cow;
@@ -36,6 +37,8 @@ pub(super) struct Listed<'a> {
 pub(super) struct Log {
     /// Whether there is one.
     pub(super) file: Option<IgnoredAny>,
+    /// Whether stderr has one of its own.
+    pub(super) stderr_file: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -82,63 +85,13 @@ pub(super) async fn select<'a>(
 }
 
 fn means(name: &str, service: &Listed<'_>) -> bool {
-    if is_pattern(name) {
-        matches(name, &service.name) || matches(name, &service.service)
-    } else {
-        name == service.name || name == service.service
-    }
-}
-
-/// `*` stands for any text, `?` for any one character.
-fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut p, mut n) = (0, 0);
-    // Where to go on if the text behind the last star turns out wrong: it then stands for one character more.
-    let mut retry: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                retry = Some((p, n));
-                p += 1;
-            }
-            Some(&c) if c == '?' || c == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => {
-                let Some((star, from)) = retry else { return false };
-                retry = Some((star, from + 1));
-                p = star + 1;
-                n = from + 1;
-            }
-        }
-    }
-    pattern[p..].iter().all(|c| *c == '*')
+    // Names cannot contain what stands for something else in patterns.
+    Name::new(&service.name).is_meant_by(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns_match_whole_names() {
-        for (pattern, name) in [
-            ("*", ""),
-            ("web*", "web"),
-            ("web*", "web@12"),
-            ("*b*@?", "web@1"),
-            ("w?b", "web"),
-            ("**b", "b"),
-            ("a*b*c", "abxbc"),
-        ] {
-            assert!(matches(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in
-            [("web*", "aweb"), ("?", ""), ("w?b", "wb"), ("*a", "ab"), ("", "a"), ("a*b*c", "acb")]
-        {
-            assert!(!matches(pattern, name), "{pattern} {name}");
-        }
-    }
 
     #[test]
     fn a_name_means_the_service_or_the_instance() {

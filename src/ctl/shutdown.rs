@@ -1,4 +1,4 @@
-//! `shutdown`: stops everything and waits until the daemon has gone.
+//! `shutdown`: stops everything and waits until the daemon has gone. `reopen`: lets it open its log files again.
 
 use super::{
     args::ShutdownArgs,
@@ -22,5 +22,12 @@ pub(super) async fn run(server: &Server, args: &ShutdownArgs, out: &mut impl Wri
     }
     while let Some(Ok(_)) = life.frame().await {}
     writeln!(out, "keepd has stopped")?;
+    Ok(0)
+}
+
+/// When this returns, no file that was moved away is written any more.
+pub(super) async fn reopen(server: &Server, out: &mut impl Write) -> Result<u8, Fail> {
+    server.connect().await?.post::<Condition>("/v1/reopen", Bytes::new(), SOON).await?;
+    writeln!(out, "log files are open again by their names")?;
     Ok(0)
 }

@@ -31,6 +31,7 @@ async fn keepctl(server: &Server, line: &str) -> (u8, String) {
         Command::Events(a) => events::run(server, &a, &mut out).await,
         Command::Plan(a) => plan::plan(server, &a, look, &mut out).await,
         Command::Apply(a) => plan::apply(server, &a, look, &mut out).await,
+        Command::Reopen => shutdown::reopen(server, &mut out).await,
         Command::Shutdown(a) => shutdown::run(server, &a, &mut out).await,
         other => panic!("not run here: {other:?}"),
     };
@@ -137,7 +138,7 @@ async fn those_without_rights_get_77() {
     let (code, text) = keepctl(&reader, "stop db").await;
     assert_eq!((code, text.as_str()), (77, "user 1001 may not act, only look; [api] admins says who may"));
     let stranger = Server::new(vec![world.listen_as(STRANGER)]);
-    for line in ["status", "logs db", "events", "plan", "shutdown"] {
+    for line in ["status", "logs db", "events", "plan", "reopen", "shutdown"] {
         assert_eq!(keepctl(&stranger, line).await.0, 77, "{line}");
     }
     assert!(world.asked.lock().unwrap().is_empty());

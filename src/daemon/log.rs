@@ -1,8 +1,8 @@
 //! The daemon's own log: stderr (with syslog priorities under journald) or a rolling file in the log folder.
 
 use crate::{
-    logs::RollingFile,
-    plan::{DaemonSpec, LogLevel},
+    logs::{Housekeeper, RollingFile, rotate::Limits},
+    plan::{DaemonSpec, LogLevel, Rotate},
     sys,
 };
 use std::{fmt, io::IsTerminal, os::unix::fs::MetadataExt};
@@ -16,13 +16,19 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Size at which the daemon's own log file is rotated, and how many old ones stay.
-const FILE_SIZE: u64 = 10 << 20;
-const FILES_KEPT: u32 = 5;
+/// When the daemon's own log file is rotated, and how many old ones stay.
+const FILES: Limits = Limits {
+    max_size: 10 << 20,
+    rotate: Rotate::Daily { minute: 0 },
+    keep: 14,
+    keep_for: None,
+    max_total: None,
+    compress: true,
+};
 
 /// Sends everything that is traced to where the configuration says. A log file that cannot be opened is
 /// reported on stderr, which then takes its place.
-pub(super) fn init(spec: &DaemonSpec) -> Option<WorkerGuard> {
+pub(super) fn init(spec: &DaemonSpec, housekeeper: &Housekeeper) -> Option<WorkerGuard> {
     let level = match spec.log_level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -31,7 +37,7 @@ pub(super) fn init(spec: &DaemonSpec) -> Option<WorkerGuard> {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     if let Some(path) = &spec.log_file {
-        match RollingFile::new(path, FILE_SIZE, FILES_KEPT) {
+        match RollingFile::new(path, FILES, housekeeper) {
             Ok(file) => {
                 // Lossless: the daemon's own log is small, and its end is what explains a crash.
                 let (writer, guard) = NonBlockingBuilder::default().lossy(false).finish(file);

@@ -1,7 +1,7 @@
 //! The manager's role: log, runtime, API, and then the actor.
 
 use super::{EXIT_INTERNAL, args::ConfigArgs, log};
-use crate::{api, keeper::protocol::MANAGER_FD, manager::Manager, sys};
+use crate::{api, keeper::protocol::MANAGER_FD, logs::Housekeeper, manager::Manager, sys};
 use std::{io, sync::Arc};
 
 /// Runs until everything is stopped; returns an exit status.
@@ -16,7 +16,8 @@ pub(super) fn main(args: &ConfigArgs) -> i32 {
         }
     };
     // Lives as long as the process: dropping it flushes what is still queued for the log file.
-    let _log = log::init(manager.spec());
+    let housekeeper = Housekeeper::default();
+    let _log = log::init(manager.spec(), &housekeeper);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -31,7 +32,7 @@ pub(super) fn main(args: &ConfigArgs) -> i32 {
         readers: manager.spec().api.readers.clone(),
     });
     let daemonize = args.daemonize;
-    let result = runtime.block_on(manager.run(|handle| {
+    let result = runtime.block_on(manager.run(housekeeper, |handle| {
         let listener = api::bind(&socket)
             .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", socket.display())))?;
         let listener = tokio::net::UnixListener::from_std(listener)?;

@@ -30,7 +30,8 @@ pub(super) struct Link {
     pub(super) socket: Option<OwnedFd>,
     pub(super) child: Option<Child>,
     out: VecDeque<Message>,
-    requests: VecDeque<Request>,
+    /// Each with its descriptors.
+    requests: VecDeque<(Request, Vec<OwnedFd>)>,
     interest: Option<Interest>,
     again_at: Option<u64>,
     /// Since when news of launches wait for more.
@@ -85,6 +86,13 @@ impl Link {
 
     pub(super) fn has_requests(&self) -> bool {
         !self.requests.is_empty()
+    }
+
+    fn push(&mut self, requests: Vec<Request>, fds: &mut impl Iterator<Item = OwnedFd>) {
+        for request in requests {
+            let own = fds.by_ref().take(request.descriptors()).collect();
+            self.requests.push_back((request, own));
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<u64> {
@@ -208,7 +216,7 @@ impl Keeper {
         buffer.resize(PACKET_MAX, 0);
         let Some(socket) = &self.link.socket else { return };
         match packet::receive(socket.as_fd(), &mut buffer) {
-            Ok(Some((len, _no_descriptor_is_wanted))) => self.take_in(&buffer[..len]),
+            Ok(Some((len, fds))) => self.take_in(&buffer[..len], fds),
             Ok(None) => self.closed(),
             Err(Errno::EAGAIN) => {}
             Err(Errno::EMSGSIZE) => {
@@ -220,9 +228,10 @@ impl Keeper {
     }
 
     /// What cannot be read is ignored, request by request.
-    fn take_in(&mut self, bytes: &[u8]) {
+    fn take_in(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
         if let Ok(Turn(requests)) = serde_json::from_slice(bytes) {
-            return self.link.requests.extend(requests);
+            return self.link.push(requests, &mut fds);
         }
         let all: Vec<serde_json::Value> = match serde_json::from_slice(bytes) {
             Ok(all) => all,
@@ -232,13 +241,13 @@ impl Keeper {
         };
         for value in all {
             match serde_json::from_value(value) {
-                Ok(request) => self.link.requests.push_back(request),
+                Ok(request) => self.link.push(vec![request], &mut fds),
                 Err(e) => self.note(NoteLevel::Error, format!("ignoring a request of the manager: {e}")),
             }
         }
     }
 
-    pub(super) fn next_request(&mut self) -> Option<Request> {
+    pub(super) fn next_request(&mut self) -> Option<(Request, Vec<OwnedFd>)> {
         self.link.requests.pop_front()
     }
 

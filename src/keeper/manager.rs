@@ -69,6 +69,10 @@ impl Keeper {
         for (service, state) in kept {
             self.tell(News::Remembered { service, state });
         }
+        for (name, fds) in self.kept.clone() {
+            let descriptors = u32::try_from(fds.len()).unwrap_or(0);
+            self.tell_with(News::Kept { name, descriptors }, fds);
+        }
         let runs: Vec<RunId> = self.runs.keys().copied().collect();
         for run in runs {
             self.hand_over_run(run);

@@ -40,6 +40,10 @@ pub enum Request {
     Remember { service: Name, state: Kept },
     /// Nothing is to be kept for this service any more.
     Forget { service: Name },
+    /// Keep this many descriptors for the next manager; replaces what was kept under the name.
+    Keep { name: String, descriptors: u32 },
+    /// Close what is kept under this name.
+    Drop { name: String },
     /// Run the loader; answered by `Loaded`.
     Load,
     /// This plan is no longer launched from.
@@ -52,6 +56,16 @@ pub enum Request {
     Pong,
     /// Everything is stopped: exit with this status.
     Exit { status: i32 },
+}
+
+impl Request {
+    /// How many of the packet's descriptors belong to this request.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Request::Keep { descriptors, .. } => *descriptors as usize,
+            _ => 0,
+        }
+    }
 }
 
 /// JSON that is passed on as it is, neither looked into nor escaped.
@@ -104,6 +118,8 @@ pub enum News {
     Plan { generation: Generation },
     /// A kept state; after `Hello`.
     Remembered { service: Name, state: Kept },
+    /// What an earlier manager asked to keep, with its descriptors; after `Hello`.
+    Kept { name: String, descriptors: u32 },
     /// A run that is held; descriptors: its stdout pipe and stderr pipe as `pipes` says.
     /// After `Hello`, before the facts about the run.
     Run { run: RunId, service: Name, generation: Generation, entry: u32, pipes: Pipes },
@@ -141,6 +157,7 @@ impl News {
             News::Run { pipes, .. } | News::Started { pipes, .. } => {
                 usize::from(pipes.stdout) + usize::from(pipes.stderr)
             }
+            News::Kept { descriptors, .. } => *descriptors as usize,
             News::Hello(_)
             | News::Remembered { .. }
             | News::HelloEnd

@@ -13,13 +13,20 @@ use crate::{
     plan::{Job, Name, RunId},
     sys::{self, Errno, fd, pidfd, reap, signal},
 };
-use std::os::fd::AsFd;
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+};
 
 /// Most that is remembered of all services together, in bytes.
 const REMEMBERED_MAX: usize = 64 << 20;
+/// Most that is kept of the manager's descriptors: so many names of such a length, with so many each.
+const KEPT_MAX: usize = 4200;
+const KEPT_NAME: usize = 64;
+const KEPT_DESCRIPTORS: usize = 4;
 
 impl Keeper {
-    pub(super) fn perform(&mut self, request: Request) {
+    pub(super) fn perform(&mut self, request: Request, fds: Vec<OwnedFd>) {
         match request {
             Request::Launch { run, service, generation, entry } => {
                 self.launch(run, service, generation, entry);
@@ -31,6 +38,8 @@ impl Keeper {
             Request::Release { run } => self.release(run),
             Request::Remember { service, state } => self.remember(service, state),
             Request::Forget { service } => self.forget(&service),
+            Request::Keep { name, descriptors: _ } => self.keep_for_next(name, fds),
+            Request::Drop { name } => drop(self.kept.remove(&name)),
             Request::Load => self.load(),
             Request::DropPlan { generation } => {
                 if self.plans.drop_plan(generation) {
@@ -90,6 +99,15 @@ impl Keeper {
         if let Some(state) = self.remembered.remove(service) {
             self.remembered_size -= service.as_str().len() + state.as_str().len();
         }
+    }
+
+    /// Where there is no room, the manager goes on without: what it loses then is its own.
+    fn keep_for_next(&mut self, name: String, fds: Vec<OwnedFd>) {
+        let known = self.kept.contains_key(&name);
+        if fds.len() > KEPT_DESCRIPTORS || name.len() > KEPT_NAME || !known && self.kept.len() >= KEPT_MAX {
+            return self.note(NoteLevel::Error, "cannot keep descriptors for the manager: too many".into());
+        }
+        self.kept.insert(name, fds.into_iter().map(Rc::new).collect());
     }
 
     fn good_signal(&mut self, id: RunId, signal: i32) -> bool {

@@ -89,6 +89,8 @@ pub(super) struct Keeper {
     pub(super) remembered: BTreeMap<Name, Kept>,
     /// Bytes of those.
     pub(super) remembered_size: usize,
+    /// Descriptors that the manager wants to be there for the next one.
+    pub(super) kept: BTreeMap<String, Vec<Rc<OwnedFd>>>,
     pub(super) link: Link,
     pub(super) loading: Option<Loading>,
     pub(super) launchers: Launchers,
@@ -141,6 +143,7 @@ impl Keeper {
             remains: Vec::new(),
             remembered: BTreeMap::new(),
             remembered_size: 0,
+            kept: BTreeMap::new(),
             link: Link::default(),
             loading: None,
             launchers: Launchers::default(),
@@ -189,8 +192,8 @@ impl Keeper {
         self.on_time(clock::boottime_ms());
         for _ in 0..REQUESTS_PER_TURN {
             // What was asked for after `Exit` is void.
-            let Some(request) = self.next_request().filter(|_| self.exit.is_none()) else { break };
-            self.perform(request);
+            let Some((request, fds)) = self.next_request().filter(|_| self.exit.is_none()) else { break };
+            self.perform(request, fds);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The daemon's own log as a file with the same rotation: `keepd.log`, and `keepd-2026-....000001.log` beside
 //! it. What cannot be written is dropped and counted: the daemon never waits for, or fails by, its own log.
 
-use super::{rotate::Limits, store::Store};
+use super::{Housekeeper, place::Place, rotate::Limits, store::Store};
 use std::{
     io::{self, Write},
     path::Path,
@@ -15,18 +15,15 @@ pub struct RollingFile {
 }
 
 impl RollingFile {
-    /// `path` is the current file; it is made by the first write. `keep` rotated files remain.
-    pub fn new(path: &Path, max_size: u64, keep: u32) -> io::Result<RollingFile> {
-        let name = path.file_name().and_then(|n| n.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
-        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let prefix = format!("{}-", name.strip_suffix(".log").unwrap_or(name));
-        let limits = Limits { max_size: max_size.max(1), keep, max_total: None };
-        Ok(RollingFile { store: Store::new(dir, name, &prefix, limits), dropped: 0 })
+    /// `path` is the current file; it is made by the first write.
+    pub fn new(path: &Path, limits: Limits, housekeeper: &Housekeeper) -> io::Result<RollingFile> {
+        let place = Place::file(path).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(RollingFile { store: Store::new(place, limits, housekeeper), dropped: 0 })
     }
 
     fn record(&mut self, record: &[u8]) -> io::Result<()> {
         let open = self.store.ready()?;
-        if open.size > 0 && open.size + record.len() as u64 > self.store.limits().max_size {
+        if open.full || open.size > 0 && open.size + record.len() as u64 > open.limit {
             self.store.rotate()?;
         }
         let open = self.store.ready()?;
@@ -54,22 +51,34 @@ impl Write for RollingFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Rotate;
     use std::fs;
+
+    fn limits(max_size: u64) -> Limits {
+        Limits { max_size, rotate: Rotate::Off, keep: 2, keep_for: None, max_total: None, compress: false }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
 
     #[test]
     fn records_stay_whole_and_old_files_go() {
         let dir = tempfile::tempdir().unwrap();
-        let mut file = RollingFile::new(&dir.path().join("keepd.log"), 100, 2).unwrap();
+        let mut file =
+            RollingFile::new(&dir.path().join("keepd.log"), limits(100), &Housekeeper::default()).unwrap();
         for n in 0..50 {
             let record = format!("record {n} {}\n", "-".repeat(n % 40));
             file.write_all(record.as_bytes()).unwrap();
         }
-        let mut names: Vec<_> = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        assert_eq!(names.len(), 3, "{names:?}");
+        // Old ones are removed behind our back.
+        while names(dir.path()).len() > 3 {
+            std::thread::yield_now();
+        }
+        let names = names(dir.path());
         assert!(names[0].starts_with("keepd-20") && names[2] == "keepd.log", "{names:?}");
         let mut next = None;
         for name in names {
@@ -89,7 +98,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sub/keepd.log");
         fs::write(dir.path().join("sub"), "in the way").unwrap();
-        let mut file = RollingFile::new(&path, 1000, 2).unwrap();
+        let mut file = RollingFile::new(&path, limits(1000), &Housekeeper::default()).unwrap();
         file.write_all(b"lost\n").unwrap();
         file.write_all(b"lost too\n").unwrap();
         fs::remove_file(dir.path().join("sub")).unwrap();

@@ -1,68 +1,47 @@
-//! One output of one service: the pipes of its runs, oldest first, and the file they go to.
-//! Decides when to move how much; waiting, and who else there is, is the business of `pump`.
+//! The file side of one stream: when how much of its output goes to its file, and what happens when that cannot
+//! be written. Waiting, and who else there is, is the business of `writer`; the pipes are that of `intake`.
 //!
 //! A pipe is read in batches. After a quiet time the first bytes move at once. Then the pipe fills for a
 //! delay that aims at a quarter of it, so that a writer neither waits for us nor wakes us for every line.
-//!
-//! While the file cannot be written, bytes stay in the pipe. Only when it is half full, so that the service
-//! would soon block, the oldest are dropped and counted, and a line in the file says so afterwards.
 
 use super::{
-    Counters,
-    rotate::{LONGEST_LINE, Limits, Room, room},
-    scratch::{Look, Scratch},
+    Housekeeper,
+    feed::Feed,
+    format::Form,
+    intake::{Dropper, Intake, Source},
+    ledger::Count,
+    marks::Marks,
+    pour::File,
+    rotate::Limits,
+    scratch::{self, GLANCE, Look, Scratch},
+    stage::Stage,
     store::Store,
+    vault::Vault,
 };
 use crate::{
-    plan::RunId,
-    sys::{
-        clock,
-        pipe::{self, Moved},
-    },
+    plan::{LogFormat, LogSpec, OnFull},
+    sys::{clock, pipe},
 };
 use std::{
-    collections::VecDeque,
     io,
-    os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::{Arc, MutexGuard},
 };
 
 /// Bytes that one stream may move before others have their turn.
-const TURN: usize = 4 << 20;
-/// Batches that one stream may move before others have their turn: each can take a rotation.
-const STEPS: u32 = 64;
-/// Bytes of one splice: the writer cannot write meanwhile.
-const BATCH: usize = 1 << 20;
-/// Bounds of the delay between batches, in microseconds.
-const DELAY: (u64, u64) = (50, 4_000);
+const TURN: usize = 1 << 20;
+/// Rotations in one turn, about.
+const STEPS: u64 = 64;
+/// Bounds of the delay between batches, in microseconds: many services of a moderate rate cost little where each
+/// is read a few dozen times a second.
+const DELAY: (u64, u64) = (50, 16_000);
+/// The delay after a quiet time.
+const QUIET: u64 = 4_000;
 /// Between attempts to write again.
 const RETRY: u64 = 1_000_000;
 /// Between looks at the pipe while in trouble.
 const LOOK: (u64, u64) = (5_000, 100_000);
-/// How long a finished run waits for the trouble to end before its rest is dropped.
-const PATIENCE: u64 = 10_000_000;
-
-/// The pipe of one run.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub(super) run: RunId,
-    pub(super) pipe: OwnedFd,
-    /// The poller has it.
-    pub(super) known: bool,
-    capacity: usize,
-    finishing: Option<u64>,
-}
-
-impl Source {
-    pub(super) fn new(run: RunId, pipe: OwnedFd) -> Source {
-        let capacity = pipe::capacity(pipe.as_fd()).unwrap_or(0).max(4096);
-        Source { run, pipe, known: false, capacity, finishing: None }
-    }
-
-    fn half_full(&self) -> bool {
-        pipe::fill(self.pipe.as_fd()).is_ok_and(|n| n >= self.capacity / 2)
-    }
-}
 
 #[derive(Debug)]
 struct Trouble {
@@ -89,6 +68,8 @@ pub(super) enum Next {
     Nothing,
     /// Its oldest pipe becoming readable.
     Arm,
+    /// More in its oldest pipe than now, or the end.
+    Grow,
     /// This time, in microseconds of CLOCK_MONOTONIC.
     At(u64),
 }
@@ -102,59 +83,68 @@ pub(super) struct Turn {
     pub(super) retired: Vec<Source>,
 }
 
+/// What a writer lends its streams.
+pub(super) struct Tools<'a> {
+    pub(super) vault: &'a Vault,
+    pub(super) dropper: &'a mut Dropper,
+    /// Empty between turns.
+    pub(super) stage: &'a mut Option<Stage>,
+    /// Says that something was done.
+    pub(super) step: &'a dyn Fn(),
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct Stream {
+    pub(super) feed: Arc<Feed>,
+    pub(super) due: Option<u64>,
     store: Store,
-    queue: VecDeque<Source>,
+    marks: Marks,
+    spec: LogSpec,
     trouble: Option<Trouble>,
-    dropped: (u64, u64),
+    /// So many bytes were in the pipe when they were the beginning of a line, and nothing else.
+    partial: usize,
     delay: u64,
     last: u64,
 }
 
 impl Stream {
-    pub(super) fn new(dir: &Path, limits: Limits) -> Stream {
-        let store = Store::new(dir, "current", "", limits);
-        Stream { store, queue: VecDeque::new(), trouble: None, dropped: (0, 0), delay: DELAY.1, last: 0 }
+    pub(super) fn new(feed: Arc<Feed>, housekeeper: &Housekeeper) -> Stream {
+        let spec = feed.intake().spec.clone();
+        let store = Store::new(feed.place(&spec), Limits::from(&spec), housekeeper);
+        let (due, trouble, marks) = (None, None, Marks::default());
+        Stream { feed, due, store, marks, spec, trouble, partial: 0, delay: QUIET, last: 0 }
     }
 
-    pub(super) fn store(&mut self) -> &mut Store {
-        &mut self.store
+    /// Lets go of its files, and of what was known about their folder.
+    pub(super) fn close(&mut self) {
+        self.store.close();
+        self.marks.close();
     }
 
-    pub(super) fn head(&mut self) -> Option<&mut Source> {
-        self.queue.front_mut()
+    /// Rotates the file if its time has come while nothing is written. What cannot be rotated now is with the
+    /// next write.
+    pub(super) fn tick(&mut self) -> Option<PathBuf> {
+        self.store.tick().ok().flatten()
     }
 
-    pub(super) fn push(&mut self, source: Source) {
-        self.queue.push_back(source);
+    /// When [`Stream::tick`] is wanted, in milliseconds since 1970.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.store.due_ms()
     }
 
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_ref().map(|t| &*t.message)
     }
 
-    /// Marks the run's pipe: it is done once it is drained. False: it is not here (any more).
-    pub(super) fn finish(&mut self, run: RunId) -> bool {
-        let deadline = clock::monotonic_us() + PATIENCE;
-        let mut sources = self.queue.iter_mut().filter(|s| s.run == run);
-        sources.next().map(|s| s.finishing = s.finishing.or(Some(deadline))).is_some()
-    }
-
-    /// Lets go of every pipe.
-    pub(super) fn abandon(&mut self) -> Vec<Source> {
-        self.queue.drain(..).collect()
-    }
-
     /// Moves what is due. Bounded work; never waits for a pipe.
-    pub(super) fn turn(&mut self, why: Why, scratch: &mut Scratch, counters: &Counters) -> Turn {
+    pub(super) fn turn(&mut self, why: Why, tools: &mut Tools<'_>) -> Turn {
         let mut turn = Turn::default();
         let now = clock::monotonic_us();
         let outcome = match &self.trouble {
-            Some(t) if now < t.retry => self.endure(now, scratch, counters, &mut turn),
-            Some(_) => self.resume().and_then(|()| self.work(Why::Due, now, scratch, counters, &mut turn)),
-            None => self.work(why, now, scratch, counters, &mut turn),
+            Some(t) if now < t.retry => self.endure(now, tools, &mut turn),
+            Some(_) => self.work(Why::Due, now, tools, &mut turn),
+            None => self.work(why, now, tools, &mut turn),
         };
         turn.next = match outcome {
             Ok(next) => next,
@@ -163,35 +153,50 @@ impl Stream {
         turn
     }
 
-    fn work(
-        &mut self,
-        why: Why,
-        now: u64,
-        scratch: &mut Scratch,
-        counters: &Counters,
-        turn: &mut Turn,
-    ) -> io::Result<Next> {
-        let Some(source) = self.queue.front() else {
+    fn work(&mut self, why: Why, now: u64, tools: &mut Tools<'_>, turn: &mut Turn) -> io::Result<Next> {
+        let feed = self.feed.clone();
+        let mut intake = feed.intake();
+        self.follow(&intake);
+        let fresh = intake.record.is_none() && !tools.vault.has_left(&feed.service, feed.which);
+        if !fresh {
+            let record = intake.record(tools.vault, &feed.service, feed.which)?;
+            intake = self.settle(&feed, intake, record, tools, turn)?;
+        }
+        let Some(source) = intake.queue.front() else {
+            drop(intake);
             self.trouble = None;
+            self.close();
             return Ok(Next::Nothing);
         };
         let (capacity, finishing) = (source.capacity, source.finishing.is_some());
-        let fill = pipe::fill(source.pipe.as_fd())?;
+        let fill = source.fill()?;
         if fill == 0 {
-            let end = matches!(scratch.look(source.pipe.as_fd())?, Look::End);
-            self.trouble = None;
-            self.delay = DELAY.1;
-            return Ok(if end || finishing { self.retire(now, turn) } else { Next::Arm });
+            let end = pipe::ended(source.pipe.as_fd()) && source.fill()? == 0;
+            self.delay = QUIET;
+            if !end && !finishing {
+                return Ok(Next::Arm);
+            }
+            turn.retired.extend(intake.queue.pop_front());
+            return Ok(Next::At(now));
+        }
+        if fill == self.partial && !finishing && !pipe::ended(source.pipe.as_fd()) {
+            return Ok(Next::Grow);
         }
         let much = fill >= capacity / 4;
         if why == Why::Ready && !much && now < self.last + self.delay {
             return Ok(Next::At(self.last + self.delay));
         }
-        let left = self.take(fill, scratch, counters, turn)?;
-        self.trouble = None;
+        let record = intake.record(tools.vault, &feed.service, feed.which)?;
+        drop(intake);
+        let left = self.take(fill, &feed, record, tools, turn)?;
         self.last = clock::monotonic_us();
+        let Some(left) = left else {
+            self.delay = QUIET;
+            return Ok(Next::Grow);
+        };
         if finishing && left == 0 {
-            return Ok(self.retire(now, turn));
+            turn.retired.extend(feed.intake().queue.pop_front());
+            return Ok(Next::At(now));
         }
         if left > 0 {
             return Ok(Next::At(self.last));
@@ -201,6 +206,15 @@ impl Stream {
         }
         self.adapt(fill, capacity);
         Ok(Next::At(self.last + self.delay))
+    }
+
+    /// Takes over what was changed from outside.
+    fn follow(&mut self, intake: &Intake) {
+        if intake.spec != self.spec {
+            self.spec = intake.spec.clone();
+            self.store.update(self.feed.place(&self.spec), Limits::from(&self.spec));
+            self.marks.close();
+        }
     }
 
     /// Aims the delay at a quarter of the pipe: so much stays in the processor's cache between the writer and
@@ -213,120 +227,158 @@ impl Stream {
         self.delay = self.delay.clamp(DELAY.0, DELAY.1);
     }
 
-    /// Moves `fill` bytes, as far as they are there and a turn allows; returns what is left of them.
+    /// Writes what comes before anything that is still in a service's pipe: what was taken earlier, then the
+    /// line that tells what was dropped. What it returns has neither.
+    fn settle<'f>(
+        &mut self,
+        feed: &'f Feed,
+        mut intake: MutexGuard<'f, Intake>,
+        record: u32,
+        tools: &mut Tools<'_>,
+        turn: &mut Turn,
+    ) -> io::Result<MutexGuard<'f, Intake>> {
+        let stream = tools.vault.ledger.stream(record);
+        loop {
+            let (sound, untold) = (stream.doubtful().is_none(), stream.untold());
+            if sound && intake.staged.is_empty() && untold == Count::default() && self.trouble.is_none() {
+                return Ok(intake);
+            }
+            let staged = if sound { intake.staged.pop_front() } else { None };
+            drop(intake);
+            (tools.step)();
+            match staged {
+                Some(stage) => {
+                    let stage = self.pour(stage, feed, tools, turn)?;
+                    tools.vault.give_back(stage);
+                }
+                None if !sound => self.file(turn).repair(tools.vault, record)?,
+                None if untold != Count::default() => self.file(turn).tell(tools.vault, record, untold)?,
+                // Nothing to write that would show whether it can be written again.
+                None => drop(self.store.ready()?),
+            }
+            self.trouble = None;
+            intake = feed.intake();
+        }
+    }
+
+    fn file<'a>(&'a mut self, turn: &'a mut Turn) -> File<'a> {
+        let form = form(&self.spec, self.feed.which);
+        File { store: &mut self.store, form, rotated: &mut turn.rotated }
+    }
+
+    /// Moves `fill` bytes, as far as they are there and a turn allows; returns what is left of them. `None`:
+    /// only the beginning of a line is left, and its end has not come yet.
     fn take(
         &mut self,
         fill: usize,
-        scratch: &mut Scratch,
-        counters: &Counters,
+        feed: &Feed,
+        record: u32,
+        tools: &mut Tools<'_>,
         turn: &mut Turn,
-    ) -> io::Result<usize> {
-        let (mut taken, mut steps) = (0, 0);
-        while taken < fill.min(TURN) && steps < STEPS {
-            steps += 1;
-            let Moved::Bytes(n) = self.step(fill - taken, scratch, turn)? else { return Ok(0) };
-            counters.moved(n as u64);
-            turn.bytes += n as u64;
-            taken += n;
-        }
-        Ok(fill.saturating_sub(taken))
-    }
-
-    /// Moves one batch, at most to the end of the file's last line.
-    fn step(&mut self, most: usize, scratch: &mut Scratch, turn: &mut Turn) -> io::Result<Moved> {
-        let Some(source) = self.queue.front() else { return Ok(Moved::Empty) };
-        let max_size = self.store.limits().max_size;
-        if self.store.ready()?.full {
-            turn.rotated.extend(self.store.rotate()?);
-        }
-        let open = self.store.ready()?;
-        let (len, ends) = match room(open.size, max_size) {
-            Room::Free(free) => (most.min(BATCH).min(usize::try_from(free).unwrap_or(BATCH)), false),
-            Room::Line => match scratch.look(source.pipe.as_fd())? {
-                Look::Bytes(seen) => match seen.iter().position(|b| *b == b'\n') {
-                    Some(at) => (at + 1, true),
-                    None => (seen.len(), false),
-                },
-                Look::Empty => return Ok(Moved::Empty),
-                Look::End => return Ok(Moved::End),
-            },
-        };
-        let moved = pipe::splice(source.pipe.as_fd(), &open.file, open.size, len)?;
-        if let Moved::Bytes(n) = moved {
-            if open.size + 1 >= max_size {
-                open.overlong += n as u64;
-                open.full = ends && n == len || open.overlong >= LONGEST_LINE;
+    ) -> io::Result<Option<usize>> {
+        let batch = usize::try_from(self.spec.max_size.saturating_mul(STEPS)).unwrap_or(TURN).min(TURN);
+        let mut taken = 0;
+        while taken < fill.min(TURN) {
+            (tools.step)();
+            // Before anything is taken: what cannot be written is better off in the service's pipe.
+            self.store.ready()?;
+            self.marks.writing(&mut self.store);
+            let intake = self.settle(feed, feed.intake(), record, tools, turn)?;
+            let Some(source) = intake.queue.front() else { return Ok(Some(0)) };
+            let most = match self.spec.format {
+                LogFormat::Raw => batch.min(fill - taken),
+                LogFormat::Timestamp | LogFormat::Json => {
+                    let form = form(&self.spec, feed.which);
+                    match lines(source, &form, &mut tools.dropper.scratch)? {
+                        Some(most) => most,
+                        None => {
+                            self.partial = source.fill()?;
+                            return Ok((taken > 0).then_some(0));
+                        }
+                    }
+                }
+            };
+            let stage = match tools.stage.take() {
+                Some(stage) => stage,
+                None => tools.vault.stage(true)?,
+            };
+            stage.label(&tools.vault.ledger).give(record);
+            let got = stage.take_from(source.pipe.as_fd(), most);
+            drop(intake);
+            *tools.stage = Some(self.pour(stage, feed, tools, turn)?);
+            match got? {
+                0 => return Ok(Some(0)),
+                n => taken += n,
             }
-            open.size += n as u64;
         }
-        Ok(moved)
+        Ok(Some(fill.saturating_sub(taken)))
     }
 
-    /// The oldest pipe is done.
-    fn retire(&mut self, now: u64, turn: &mut Turn) -> Next {
-        turn.retired.extend(self.queue.pop_front());
-        if self.queue.is_empty() && self.trouble.is_none() { Next::Nothing } else { Next::At(now) }
+    /// Writes what is in the stage and gives it back empty. What cannot be written waits with the feed.
+    fn pour(
+        &mut self,
+        stage: Stage,
+        feed: &Feed,
+        tools: &mut Tools<'_>,
+        turn: &mut Turn,
+    ) -> io::Result<Stage> {
+        let mut moved = 0;
+        let mut file = self.file(turn);
+        let done = file.pour(&stage, tools.vault, &mut tools.dropper.scratch, tools.step, &mut moved);
+        feed.account.counters.moved(moved);
+        turn.bytes += moved;
+        match done {
+            Ok(()) => Ok(stage),
+            Err(e) => {
+                feed.intake().staged.push_front(stage);
+                Err(e)
+            }
+        }
     }
 
     fn fail(&mut self, error: &io::Error) -> Next {
         let now = clock::monotonic_us();
-        let message = format!(
-            "cannot write {}: {error}; output waits in the pipe, and is dropped and counted when that is full",
-            self.store.path().display()
-        );
+        let path = self.store.path();
+        let full = match self.spec.on_full {
+            OnFull::Drop => "output waits in the pipe, and is dropped and counted when that is full",
+            OnFull::Block => "output waits in the pipe, and the service waits when that is full",
+        };
+        let message = format!("cannot write {}: {error}; {full}", path.display());
         let (look, fill) = self.trouble.as_ref().map_or((LOOK.0, 0), |t| (t.look, t.fill));
         self.trouble = Some(Trouble { message, retry: now + RETRY, look, fill });
         Next::At(now + look)
     }
 
-    /// Tries to write again, first what was dropped.
-    fn resume(&mut self) -> io::Result<()> {
-        let open = self.store.ready()?;
-        let (bytes, lines) = self.dropped;
-        if bytes > 0 {
-            let fresh = if open.ends_line() { "" } else { "\n" };
-            open.append(format!("{fresh}keepd: dropped {lines} lines ({bytes} bytes) here\n").as_bytes())?;
-            self.dropped = (0, 0);
-        }
-        Ok(())
-    }
-
-    /// Keeps the services from blocking while nothing can be written.
-    fn endure(
-        &mut self,
-        now: u64,
-        scratch: &mut Scratch,
-        counters: &Counters,
-        turn: &mut Turn,
-    ) -> io::Result<Next> {
+    /// Keeps the services from waiting while nothing can be written.
+    fn endure(&mut self, now: u64, tools: &mut Tools<'_>, turn: &mut Turn) -> io::Result<Next> {
+        let shed = self.feed.shed(now, tools.vault, tools.dropper)?;
+        turn.retired.extend(shed.retired);
         let Some(trouble) = &mut self.trouble else { return Ok(Next::At(now)) };
-        let Some(source) = self.queue.front() else { return Ok(Next::At(trouble.retry)) };
-        let fill = pipe::fill(source.pipe.as_fd())?;
-        trouble.look = if fill > trouble.fill + source.capacity / 8 { LOOK.0 } else { trouble.look * 2 };
+        let rises = shed.dropped.bytes > 0 || shed.fill > trouble.fill + shed.capacity / 8;
+        trouble.look = if rises { LOOK.0 } else { trouble.look * 2 };
         trouble.look = trouble.look.clamp(LOOK.0, LOOK.1);
-        trouble.fill = fill;
-        let next = Next::At(trouble.retry.min(now + trouble.look));
-        let waited = source.finishing.is_some_and(|deadline| now >= deadline);
-        let blocks = source.finishing.is_some() && self.queue.get(1).is_some_and(Source::half_full);
-        let over = waited || blocks;
-        let target = match () {
-            () if over => 0,
-            () if fill >= source.capacity / 2 => source.capacity / 4,
-            () => fill,
-        };
-        let mut left = fill;
-        while left > target {
-            let (bytes, lines) = scratch.discard(source.pipe.as_fd(), left)?;
-            if bytes == 0 {
-                break;
-            }
-            counters.dropped(bytes, lines);
-            self.dropped = (self.dropped.0 + bytes, self.dropped.1 + lines);
-            left = left.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
-        }
-        trouble.fill = left;
-        let end = left == 0 && matches!(scratch.look(source.pipe.as_fd())?, Look::End);
-        let done = end || left == 0 && source.finishing.is_some();
-        Ok(if done { self.retire(now, turn) } else { next })
+        trouble.fill = shed.fill;
+        Ok(Next::At(trouble.retry.min(now + trouble.look)))
     }
+}
+
+/// How many bytes of a pipe are whole lines, or lines that are too long to wait for their end; `None`: none.
+fn lines(source: &Source, form: &Form<'_>, scratch: &mut Scratch) -> io::Result<Option<usize>> {
+    let pipe = source.pipe.as_fd();
+    let whole = source.finishing.is_some() || pipe::ended(pipe);
+    let fill = source.fill()?;
+    let Look::Bytes(seen) = scratch.look_at(pipe, GLANCE.max(form.max_line + 1))? else { return Ok(Some(0)) };
+    if let Some(at) = seen.iter().rposition(|b| *b == b'\n') {
+        return Ok(Some(at + 1));
+    }
+    let long = seen.len() > form.max_line;
+    // A pipe that can hold no more of it, or a look that shows no more of it, is as good as its end.
+    let stuffed = fill >= source.capacity / 2 || seen.len() < fill;
+    Ok((long || whole || stuffed).then_some(if long { form.max_line } else { seen.len() }))
+}
+
+fn form(spec: &LogSpec, which: usize) -> Form<'static> {
+    let stream = if which == 0 { "stdout" } else { "stderr" };
+    let max_line = usize::try_from(spec.max_line).unwrap_or(scratch::LOOK).clamp(1, scratch::LOOK - 1);
+    Form { format: spec.format, stream, max_line }
 }

@@ -2,8 +2,8 @@
 
 use super::service::Live;
 use crate::plan::{
-    Backoff, Breaker, LaunchSpec, LogSpec, Millis, Name, Reload, Restart, ServiceSpec, Stderr, Stdout,
-    StopSpec,
+    Backoff, Breaker, LaunchSpec, LogFormat, LogSpec, Millis, Name, OnFull, Reload, Restart, Rotate,
+    ServiceSpec, Stderr, Stdout, StopSpec,
 };
 
 /// Just enough to end its run and to show it. It is never launched.
@@ -45,6 +45,17 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
-        logs: LogSpec { dir: "/".into(), max_size: u64::MAX, keep: u32::MAX, max_total: None },
+        logs: LogSpec {
+            dir: "/".into(),
+            max_size: u64::MAX,
+            rotate: Rotate::Off,
+            keep: u32::MAX,
+            keep_for: None,
+            max_total: None,
+            compress: false,
+            on_full: OnFull::Drop,
+            format: LogFormat::Raw,
+            max_line: 65_536,
+        },
     }
 }

@@ -155,7 +155,7 @@ impl Actor {
             News::Loaded { generation } => self.loaded(generation, fds),
             News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
             News::Apply => self.ask_apply(),
-            News::Reopen => self.logs.reopen(),
+            News::Reopen => drop(self.logs.reopen()),
             News::Ping => self.tell(Request::Pong),
             News::Note { level, text } => {
                 match level {
@@ -168,6 +168,7 @@ impl Actor {
             News::Hello(_)
             | News::Plan { .. }
             | News::Remembered { .. }
+            | News::Kept { .. }
             | News::Run { .. }
             | News::HelloEnd => {
                 tracing::error!("the keeper sent a hand-over twice; it is ignored");

@@ -1,7 +1,13 @@
 //! What the rest of the daemon holds of the manager: reads are answered from a snapshot and never wait for
 //! the actor; wishes go through one bounded channel and come back through a oneshot.
 
-use super::{LogStream, events::EventLog, logstream, snapshot::Snapshot, usage};
+use super::{
+    LogStream, LogWish,
+    events::EventLog,
+    logstream::{self, Readers},
+    snapshot::Snapshot,
+    usage,
+};
 use crate::{logs::Engine, plan::Name, sys, wire};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -63,6 +69,7 @@ pub struct Handle {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     events: Arc<EventLog>,
     logs: Arc<Engine>,
+    readers: Readers,
 }
 
 impl Handle {
@@ -73,7 +80,7 @@ impl Handle {
         events: Arc<EventLog>,
         logs: Arc<Engine>,
     ) -> Handle {
-        Handle { asks, snapshot, events, logs }
+        Handle { asks, snapshot, events, logs, readers: Readers::new() }
     }
 
     /// The newest snapshot.
@@ -122,6 +129,12 @@ impl Handle {
         self.ask(Ask::Shutdown { force }).await
     }
 
+    /// Opens every log file by its name again; returns when those that were open are not written any more.
+    pub async fn reopen(&self) {
+        // The end of it is the answer.
+        let _ = self.logs.reopen().await;
+    }
+
     /// The instances that `name` means, with what their processes use.
     pub fn detail(&self, name: &str) -> Vec<wire::Service> {
         let snapshot = self.snapshot();
@@ -137,24 +150,17 @@ impl Handle {
         snapshot.instances(name).iter().filter_map(full).collect()
     }
 
-    /// The log of one instance from its last `lines` lines on; `stderr`: of its separate stderr.
-    /// Must be called within the runtime.
-    pub fn open_log(
-        &self,
-        name: &str,
-        lines: usize,
-        follow: bool,
-        stderr: bool,
-    ) -> Result<LogStream, Refusal> {
+    /// The logs of these instances. Must be called within the runtime.
+    pub fn open_logs(&self, names: &[Name], wish: &LogWish) -> Result<LogStream, Refusal> {
         let snapshot = self.snapshot();
-        let Some(view) = snapshot.find(name) else { return Err(Refusal::Unknown(name.into())) };
-        if view.log.is_none() {
-            return Err(Refusal::Unavailable(format!("the output of {name} is discarded; there is no log")));
+        let mut sources = Vec::new();
+        for name in names {
+            let Some(view) = snapshot.find(name.as_str()) else {
+                return Err(Refusal::Unknown(name.to_string()));
+            };
+            sources.extend(logstream::sources(view, wish.stream));
         }
-        let dir = if stderr { view.log_dir.join("stderr") } else { view.log_dir.clone() };
-        let follow = follow.then(|| logstream::subscribe(&self.logs, &Name::new(name)));
-        let lines = u64::try_from(lines).unwrap_or(u64::MAX);
-        Ok(logstream::open(dir, lines, follow))
+        self.readers.open(sources, wish, &self.logs)
     }
 
     /// False once the actor has ended.

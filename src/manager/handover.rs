@@ -51,6 +51,8 @@ pub(super) struct HandOver {
     pub(super) hello: Hello,
     pub(super) plans: BTreeMap<Generation, Arc<Plan>>,
     pub(super) remembered: BTreeMap<Name, String>,
+    /// What an earlier manager asked to keep, by the names that it gave.
+    pub(super) kept: Vec<(String, Vec<OwnedFd>)>,
     pub(super) runs: Vec<HeldRun>,
     pub(super) facts: Vec<Packet>,
     complete: bool,
@@ -72,6 +74,7 @@ impl HandOver {
             News::Run { run, service, generation, entry: _, pipes } => {
                 self.runs.push(HeldRun { run, service, generation, pipes: RunPipes::take(pipes, fds) });
             }
+            News::Kept { name, descriptors: _ } => self.kept.push((name, fds)),
             News::HelloEnd => self.complete = true,
             fact => self.facts.push(Packet { news: fact, fds }),
         }

@@ -3,7 +3,11 @@
 
 use crate::{
     keeper::protocol::{News, PACKET_MAX, Request, Turn},
-    sys::{self, packet},
+    logs::Keep,
+    sys::{
+        self, packet,
+        poll::{self, Poll},
+    },
 };
 use std::{
     collections::VecDeque,
@@ -107,6 +111,35 @@ impl Link {
         match serde_json::to_vec(turn) {
             Ok(bytes) => self.out.push_back(bytes),
             Err(e) => tracing::error!("cannot encode a message for the keeper: {e}; it is left out"),
+        }
+    }
+}
+
+/// How long a log writer waits for room in the socket before it gives up, in milliseconds.
+const PATIENCE_MS: u64 = 5_000;
+
+/// Lets the keeper keep descriptors: for threads that cannot go on before they are kept. A packet that the socket
+/// has taken reaches the keeper whatever becomes of us.
+pub(super) fn deposit(socket: OwnedFd) -> impl Fn(Keep<'_>) -> io::Result<()> + Send + Sync {
+    move |keep| {
+        let (request, fds) = match keep {
+            Keep::Hold(name, fds) => {
+                let descriptors = u32::try_from(fds.len()).unwrap_or(u32::MAX);
+                (Request::Keep { name: name.into(), descriptors }, fds)
+            }
+            Keep::Release(name) => (Request::Drop { name: name.into() }, &[][..]),
+        };
+        let bytes = serde_json::to_vec(&Turn(vec![request]))?;
+        let until = sys::clock::boottime_ms() + PATIENCE_MS;
+        loop {
+            match packet::send(socket.as_fd(), &bytes, fds) {
+                Err(sys::Errno::EAGAIN | sys::Errno::ETOOMANYREFS) if sys::clock::boottime_ms() < until => {
+                    let mut room = Poll::new(1)?;
+                    room.add(socket.as_fd(), poll::Interest::Write, 0)?;
+                    room.wait(Some(100))?;
+                }
+                done => return Ok(done?),
+            }
         }
     }
 }

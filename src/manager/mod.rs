@@ -16,12 +16,13 @@ pub mod snapshot;
 mod usage;
 pub mod views;
 
+pub use crate::logs::{Query, read};
 pub use handle::{Action, Handle, Refusal};
-pub use logstream::LogStream;
+pub use logstream::{LogFormat, LogStream, LogWish, Which};
 
 use crate::{
     keeper::protocol::{Request, Up},
-    logs::{Engine, Report},
+    logs::{Engine, Housekeeper, Report, Vault},
     machine::{Event, Machine, Outcome, Time, Wish},
     plan::{DaemonSpec, Millis, RunId},
     sys::{self, timer::Timer},
@@ -77,11 +78,15 @@ impl Manager {
     /// Must be called within a current-thread tokio runtime. Returns an exit status.
     ///
     /// # Errors
-    /// What keeps it from beginning: the log thread, the socket, the API's listener.
-    pub async fn run(self, serve: impl FnOnce(Handle) -> io::Result<()>) -> io::Result<i32> {
+    /// What keeps it from beginning: the log writers, the socket, the API's listener.
+    pub async fn run(
+        self,
+        housekeeper: Housekeeper,
+        serve: impl FnOnce(Handle) -> io::Result<()>,
+    ) -> io::Result<i32> {
         let Manager { socket, mut handed, spec } = self;
         let managers_before = handed.hello.managers_before;
-        let (mut actor, inputs, handle) = prepare(socket, &mut handed)?;
+        let (mut actor, inputs, handle) = prepare(socket, &mut handed, housekeeper)?;
         for warning in &actor.plans.current().warnings {
             tracing::warn!("{warning}");
         }
@@ -112,14 +117,20 @@ struct Inputs {
     timer: AsyncFd<Timer>,
 }
 
-fn prepare(socket: OwnedFd, handed: &mut HandOver) -> io::Result<(Actor, Inputs, Handle)> {
+fn prepare(
+    socket: OwnedFd,
+    handed: &mut HandOver,
+    housekeeper: Housekeeper,
+) -> io::Result<(Actor, Inputs, Handle)> {
     let hello = handed.hello.clone();
     let Some(plans) = plans::Plans::new(std::mem::take(&mut handed.plans), hello.generation) else {
         return Err(io::Error::other("the plan in force was not handed over"));
     };
-    // Not bounded, because the log thread must never wait: at most a report per run and rotation.
+    // Not bounded, because log writers must never wait: at most a report per run and rotation.
     let (reports, from_logs) = mpsc::unbounded_channel();
-    let logs = Arc::new(Engine::start(move |report: Report| drop(reports.send(report)))?);
+    let vault = Vault::new(std::mem::take(&mut handed.kept), link::deposit(socket.try_clone()?))?;
+    let logs = Arc::new(Engine::with(vault, housekeeper, move |report: Report| drop(reports.send(report)))?);
+    logs.host(&plans.current());
     let seed = (u64::from(hello.pid) << 32) ^ sys::clock::wall_ms();
     let next_run = RunId(hello.last_run.0 + 1);
     let machine = if hello.managers_before == 0 {
@@ -185,7 +196,7 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
             }
             Some(signal) = next_signal(&mut inputs.signals) => match signal {
                 SIGHUP => actor.ask_apply(),
-                SIGUSR1 => actor.logs.reopen(),
+                SIGUSR1 => drop(actor.logs.reopen()),
                 _ => shutdown(&mut actor, false),
             }
         }

@@ -154,6 +154,7 @@ impl Actor {
                 self.logs.update(name, &spec.logs);
             }
         }
+        self.logs.host(&plan);
         self.step(Event::Wish(Wish::Apply { plan: plan.clone(), generation }));
         if !self.runs.values().any(|r| r.generation == previous) && self.plans.drop_unused(previous) {
             self.tell(Request::DropPlan { generation: previous });

@@ -2,14 +2,14 @@
 
 use super::{
     events::EventLog,
-    snapshot::{Snapshot, View},
+    snapshot::{Now, Snapshot, View, wall_of},
     views::Views,
 };
 use crate::{
     keeper::protocol::Hello,
     logs,
-    machine::{self, Machine, Notice, NoticeKind, ServiceId, Time},
-    plan::{Exit, Name, Plan, Stderr, Stdout, signal::signal_name},
+    machine::{Machine, Notice, NoticeKind, ServiceId, Time},
+    plan::{Exit, Name, Plan, ServiceSpec, Stderr, Stdout, signal::signal_name},
     sys, wire,
 };
 use std::{path::PathBuf, sync::Arc};
@@ -40,38 +40,26 @@ impl Publisher {
     pub(super) fn update(&mut self, machine: &Machine, id: ServiceId, logs: &logs::Engine) {
         let v = machine.view(id);
         let spec = v.spec;
+        let before = self.views.find(spec.name.as_str());
+        let same = before.filter(|view| view.spec.as_ref().is_some_and(|s| Arc::ptr_eq(s, spec)));
         let captured = spec.launch.stdout == Stdout::Capture || spec.launch.stderr == Stderr::Separate;
-        let (pid, run) = (v.pid, v.run);
-        let base = wire::Service {
-            name: spec.name.to_string(),
-            service: spec.name.service().to_string(),
-            instance: spec.instance,
-            description: spec.description.clone(),
-            desired: v.desired.as_str().into(),
-            state: v.state.as_str().into(),
-            ready: v.ready,
-            reason: v.reason,
-            pid,
-            run_id: run.map(|r| r.0),
-            started_at: v.started.map(|t| timestamp(wall_of(t))),
-            restarts: v.restarts,
-            consecutive_failures: v.consecutive_failures,
-            last_exit: v.last_exit.map(|e| last_exit(e.exit, e.at, e.run.0, e.ran.0)),
-            log: wire::Log {
-                file: captured.then(|| spec.logs.dir.join("current").display().to_string()),
-                ..Default::default()
-            },
-            identity: identity(spec),
-            requires: names(spec.requires.iter().chain(&spec.binds_to)),
-            wants: names(&spec.wants),
-            after: names(&spec.after),
-            ..Default::default()
-        };
-        let cgroup = run.and_then(|run| {
+        let cgroup = v.run.and_then(|run| {
             self.hello.cgroup.as_ref().map(|base| PathBuf::from(base).join(format!("{}.{run}", spec.name)))
         });
         let view = View {
-            base,
+            base: same.map_or_else(|| Arc::new(base(spec, captured)), |view| view.base.clone()),
+            spec: Some(spec.clone()),
+            now: Now {
+                desired: v.desired.as_str(),
+                state: v.state.as_str(),
+                ready: v.ready,
+                reason: v.reason,
+                pid: v.pid,
+                run_id: v.run.map(|r| r.0),
+                restarts: v.restarts,
+                consecutive_failures: v.consecutive_failures,
+                last_exit: v.last_exit.map(|e| last_exit(e.exit, e.at, e.run.0, e.ran.0)),
+            },
             started_ms: v.started.map(|t| t.0),
             next_start_ms: v.next_start.map(|t| t.0),
             log_dir: spec.logs.dir.clone(),
@@ -137,14 +125,14 @@ impl Publisher {
         exit: Option<wire::LastExit>,
     ) {
         let service = service.map(ToString::to_string);
-        let at = timestamp(sys::clock::wall_ms());
+        let at = wire::timestamp(sys::clock::wall_ms());
         self.events.push(wire::Event { id: 0, at, kind: kind.into(), service, message, run_id, exit });
     }
 }
 
 /// An exit as the API shows it.
 pub(super) fn last_exit(exit: Exit, at: Time, run_id: u64, ran_ms: u64) -> wire::LastExit {
-    let mut e = wire::LastExit { at: timestamp(wall_of(at)), run_id, ran_ms, ..Default::default() };
+    let mut e = wire::LastExit { at: wire::timestamp(wall_of(at.0)), run_id, ran_ms, ..Default::default() };
     match exit {
         Exit::Code(code) => e.code = Some(code),
         Exit::Signal { signal, core } => (e.signal, e.core) = (Some(signal_name(signal)), core),
@@ -153,7 +141,28 @@ pub(super) fn last_exit(exit: Exit, at: Time, run_id: u64, ran_ms: u64) -> wire:
     e
 }
 
-fn identity(spec: &crate::plan::ServiceSpec) -> wire::Identity {
+/// All of a service that only another specification changes.
+fn base(spec: &ServiceSpec, captured: bool) -> wire::Service {
+    wire::Service {
+        name: spec.name.to_string(),
+        service: spec.name.service().to_string(),
+        instance: spec.instance,
+        description: spec.description.clone(),
+        log: wire::Log {
+            file: captured.then(|| spec.logs.dir.join("current").display().to_string()),
+            stderr_file: (spec.launch.stderr == Stderr::Separate)
+                .then(|| spec.logs.dir.join("stderr/current").display().to_string()),
+            ..Default::default()
+        },
+        identity: identity(spec),
+        requires: names(spec.requires.iter().chain(&spec.binds_to)),
+        wants: names(&spec.wants),
+        after: names(&spec.after),
+        ..Default::default()
+    }
+}
+
+fn identity(spec: &ServiceSpec) -> wire::Identity {
     let no_new_privileges = spec.launch.no_new_privileges;
     let capabilities = spec.launch.sandbox.capabilities.map(|c| c.names());
     let seccomp = spec.launch.sandbox.syscalls.as_str().to_owned();
@@ -184,16 +193,4 @@ fn identity(spec: &crate::plan::ServiceSpec) -> wire::Identity {
 
 fn names<'a>(of: impl IntoIterator<Item = &'a Name>) -> Vec<String> {
     of.into_iter().map(ToString::to_string).collect()
-}
-
-/// The wall-clock time of a boot time, by the clocks as they stand now; for display only.
-fn wall_of(t: machine::Time) -> u64 {
-    let ago = sys::clock::boottime_ms().saturating_sub(t.0);
-    sys::clock::wall_ms().saturating_sub(ago)
-}
-
-/// RFC 3339, UTC, milliseconds.
-pub(super) fn timestamp(wall_ms: u64) -> String {
-    let ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map(|t| format!("{t:.3}")).unwrap_or_default()
 }

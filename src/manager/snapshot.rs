@@ -1,7 +1,10 @@
 //! What readers see: the state of everything after a turn of the machine. Immutable once published.
 
 use super::views::Views;
-use crate::{plan::Name, wire};
+use crate::{
+    plan::{Name, ServiceSpec},
+    sys, wire,
+};
 use std::{path::PathBuf, sync::Arc};
 
 /// All services, sorted by name.
@@ -20,8 +23,12 @@ pub struct Snapshot {
 /// One service as it was after the turn.
 #[derive(Debug, Default)]
 pub struct View {
-    /// All but what changes with time alone.
-    pub base: wire::Service,
+    /// What its specification says; made anew only with another one.
+    pub base: Arc<wire::Service>,
+    /// The specification that `base` is of.
+    pub spec: Option<Arc<ServiceSpec>>,
+    /// How it is.
+    pub now: Now,
     /// CLOCK_BOOTTIME in ms at which the live run was started.
     pub started_ms: Option<u64>,
     /// CLOCK_BOOTTIME in ms of the next automatic start.
@@ -34,10 +41,37 @@ pub struct View {
     pub cgroup: Option<PathBuf>,
 }
 
+/// How a service is, but for what changes with time alone. The fields are those of [`wire::Service`].
+#[derive(Debug, Clone, Default)]
+pub struct Now {
+    pub desired: &'static str,
+    pub state: &'static str,
+    pub ready: bool,
+    pub reason: String,
+    pub pid: Option<u32>,
+    pub run_id: Option<u64>,
+    pub restarts: u32,
+    pub consecutive_failures: u32,
+    pub last_exit: Option<wire::LastExit>,
+}
+
 impl View {
     /// Completes the view for the instant `now_ms` (CLOCK_BOOTTIME).
     pub fn at(&self, now_ms: u64) -> wire::Service {
-        let mut s = self.base.clone();
+        let now = self.now.clone();
+        let mut s = wire::Service {
+            desired: now.desired.into(),
+            state: now.state.into(),
+            ready: now.ready,
+            reason: now.reason,
+            pid: now.pid,
+            run_id: now.run_id,
+            restarts: now.restarts,
+            consecutive_failures: now.consecutive_failures,
+            last_exit: now.last_exit,
+            started_at: self.started_ms.map(|t| wire::timestamp(wall_of(t))),
+            ..(*self.base).clone()
+        };
         s.uptime_ms = self.started_ms.map(|t| now_ms.saturating_sub(t));
         s.next_start_in_ms = self.next_start_ms.map(|t| t.saturating_sub(now_ms));
         if let Some(c) = &self.log {
@@ -64,4 +98,10 @@ impl Snapshot {
         let own = |s: &&Arc<View>| s.base.name == name || s.base.service == name;
         self.services.iter().filter(own).map(|s| Name::new(&s.base.name)).collect()
     }
+}
+
+/// The wall-clock time of a boot time, by the clocks as they stand now; for display only.
+pub(super) fn wall_of(boottime_ms: u64) -> u64 {
+    let ago = sys::clock::boottime_ms().saturating_sub(boottime_ms);
+    sys::clock::wall_ms().saturating_sub(ago)
 }

@@ -83,13 +83,14 @@ fn place(chunk: &[Arc<View>], name: &str) -> Result<usize, usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire;
+    use crate::{manager::snapshot::Now, wire};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn view(name: &str, restarts: u32) -> Arc<View> {
-        let base = wire::Service { name: name.into(), restarts, ..Default::default() };
-        Arc::new(View { base, ..Default::default() })
+        let base = Arc::new(wire::Service { name: name.into(), ..Default::default() });
+        let now = Now { restarts, ..Default::default() };
+        Arc::new(View { base, now, ..Default::default() })
     }
 
     proptest! {
@@ -98,7 +99,7 @@ mod tests {
         fn it_is_a_sorted_map(steps in prop::collection::vec(("[a-d]{1,4}", any::<bool>()), 0..400)) {
             let (mut views, mut map) = (Views::default(), BTreeMap::new());
             for (step, (name, add)) in steps.iter().enumerate() {
-                let before: Vec<_> = views.iter().map(|v| v.base.restarts).collect();
+                let before: Vec<_> = views.iter().map(|v| v.now.restarts).collect();
                 let copy = views.clone();
                 if *add {
                     views.put(view(name, step as u32));
@@ -107,12 +108,12 @@ mod tests {
                     views.remove(name);
                     map.remove(name);
                 }
-                let here: Vec<_> = views.iter().map(|v| (v.base.name.clone(), v.base.restarts)).collect();
+                let here: Vec<_> = views.iter().map(|v| (v.base.name.clone(), v.now.restarts)).collect();
                 let there: Vec<_> = map.iter().map(|(n, r)| (n.clone(), *r)).collect();
                 prop_assert_eq!(here, there);
-                prop_assert_eq!(views.find(name).map(|v| v.base.restarts), map.get(name).copied());
+                prop_assert_eq!(views.find(name).map(|v| v.now.restarts), map.get(name).copied());
                 prop_assert_eq!((views.len(), views.is_empty()), (map.len(), map.is_empty()));
-                prop_assert_eq!(copy.iter().map(|v| v.base.restarts).collect::<Vec<_>>(), before);
+                prop_assert_eq!(copy.iter().map(|v| v.now.restarts).collect::<Vec<_>>(), before);
             }
             prop_assert!(views.chunks.iter().all(|c| (1..=CHUNK).contains(&c.len())));
         }

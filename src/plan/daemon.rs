@@ -1,6 +1,6 @@
 //! Settings of the daemon itself.
 
-use super::Millis;
+use super::{HostLogs, Millis};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -34,6 +34,8 @@ pub struct DaemonSpec {
     pub log_level: LogLevel,
     /// The daemon's own log file (absolute); `None`: stderr.
     pub log_file: Option<PathBuf>,
+    /// `[logs]`.
+    pub logs: HostLogs,
     /// How many services may be starting at once; at least 1.
     pub max_concurrent_starts: u32,
     /// Host-wide ceiling on automatic restarts.

@@ -9,6 +9,7 @@ pub mod capability;
 pub mod daemon;
 pub mod diff;
 pub mod image;
+pub mod logs;
 pub mod name;
 pub mod order;
 pub mod run;
@@ -19,12 +20,13 @@ pub mod unit;
 
 pub use capability::Capabilities;
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
+pub use logs::{HostLogs, Rotate, Share};
 pub use name::Name;
 pub use run::{Exit, Job, RunId};
 pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use service::{
-    Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogSpec, Reload, Restart,
-    ServiceSpec, Stderr, Stdout, StopSpec,
+    Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
+    OnFull, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 pub use unit::Millis;
 

@@ -27,6 +27,12 @@ impl Name {
         self.0.split('@').next().unwrap_or(&self.0)
     }
 
+    /// Whether `pattern` means this instance, by its own name or that of its service. `*` stands for any text, `?`
+    /// for any one character.
+    pub fn is_meant_by(&self, pattern: &str) -> bool {
+        matches(pattern, self.as_str()) || matches(pattern, self.service())
+    }
+
     /// Checks a service name against `[a-z0-9][a-z0-9._-]{0,63}`; the error is a sentence for people.
     pub fn check(name: &str) -> Result<(), String> {
         let Some(first) = name.chars().next() else { return Err("a service name cannot be empty".into()) };
@@ -62,5 +68,57 @@ impl Borrow<str> for Name {
 impl From<&str> for Name {
     fn from(s: &str) -> Name {
         Name::new(s)
+    }
+}
+
+/// `*` stands for any text, `?` for any one character.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n) = (0, 0);
+    // Where to go on if the text behind the last star turns out wrong: it then stands for one character more.
+    let mut retry: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                retry = Some((p, n));
+                p += 1;
+            }
+            Some(&c) if c == '?' || c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((star, from)) = retry else { return false };
+                retry = Some((star, from + 1));
+                p = star + 1;
+                n = from + 1;
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name) in [
+            ("*", ""),
+            ("web*", "web"),
+            ("web*", "web@12"),
+            ("*b*@?", "web@1"),
+            ("w?b", "web"),
+            ("**b", "b"),
+            ("a*b*c", "abxbc"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("web*", "aweb"), ("?", ""), ("w?b", "wb"), ("*a", "ab"), ("", "a"), ("a*b*c", "acb")]
+        {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name, Sandbox, Scheduling};
+use super::{Millis, Name, Rotate, Sandbox, Scheduling};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -191,6 +191,30 @@ pub enum Stderr {
     Discard,
 }
 
+/// `logs.on-full`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    /// The oldest lines that wait are dropped and counted.
+    #[default]
+    Drop,
+    /// The service waits.
+    Block,
+}
+
+/// `logs.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// The bytes as they came.
+    #[default]
+    Raw,
+    /// The time and a space before each line.
+    Timestamp,
+    /// An object for each line.
+    Json,
+}
+
 /// How captured output is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpec {
@@ -198,8 +222,20 @@ pub struct LogSpec {
     pub dir: PathBuf,
     /// Rotate at the first line end at or past this many bytes; at least 1.
     pub max_size: u64,
+    /// Rotate at these times too.
+    pub rotate: Rotate,
     /// How many rotated files are kept.
     pub keep: u32,
+    /// How long rotated files are kept after the last write to them. `None`: no such limit.
+    pub keep_for: Option<Millis>,
     /// Bytes of all files of the service together; the oldest rotated ones go first. `None`: no such limit.
     pub max_total: Option<u64>,
+    /// What happens to output that cannot be written.
+    pub on_full: OnFull,
+    /// What a line looks like in the file.
+    pub format: LogFormat,
+    /// Bytes after which a line is split, where it is not kept as it came; at least 1.
+    pub max_line: u64,
+    /// Rotated files are compressed with gzip.
+    pub compress: bool,
 }

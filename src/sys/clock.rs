@@ -17,6 +17,11 @@ pub fn wall_ms() -> u64 {
     read(ClockId::CLOCK_REALTIME) / 1000
 }
 
+/// Microseconds since 1970, for display only.
+pub fn wall_us() -> u64 {
+    read(ClockId::CLOCK_REALTIME)
+}
+
 fn read(id: ClockId) -> u64 {
     // These clocks exist on every Linux that keepd supports; a failure would be a kernel without them.
     clock_gettime(id).map_or(0, |t| {

@@ -4,7 +4,10 @@
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2},
-    sys::stat::{Mode, SFlag, fstatat},
+    sys::{
+        stat::{Mode, SFlag, fstatat, mkdirat},
+        statvfs::fstatvfs,
+    },
     unistd::{UnlinkatFlags, unlinkat},
 };
 use std::{
@@ -32,6 +35,8 @@ pub struct Facts {
     pub modified_ms: u64,
     /// A regular file.
     pub regular: bool,
+    /// A folder.
+    pub folder: bool,
 }
 
 impl Folder {
@@ -39,6 +44,11 @@ impl Folder {
     pub fn open(path: &Path) -> io::Result<Folder> {
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
         OpenOptions::new().read(true).custom_flags(flags).open(path).map(Folder)
+    }
+
+    /// Opens an existing folder, wherever symbolic links on the way lead.
+    pub fn open_trusted(path: &Path) -> io::Result<Folder> {
+        OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(Folder)
     }
 
     /// Opens a folder and makes it first, 0750, if it is not there.
@@ -50,6 +60,35 @@ impl Folder {
             }
             opened => opened,
         }
+    }
+
+    /// Opens a folder in this one, which may not be a symbolic link.
+    pub fn sub(&self, name: &str) -> io::Result<Folder> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(Folder(File::from(openat(&self.0, name, flags, Mode::empty())?)))
+    }
+
+    /// Opens a folder in this one and makes it first, 0750, if it is not there.
+    pub fn create_sub(&self, name: &str) -> io::Result<Folder> {
+        match self.sub(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                mkdirat(&self.0, name, Mode::S_IRWXU | Mode::S_IRGRP | Mode::S_IXGRP)?;
+                self.sub(name)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Writes the names in it to the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    /// Bytes of its file system, and those of them that may still be written.
+    pub fn space(&self) -> io::Result<(u64, u64)> {
+        let facts = fstatvfs(&self.0)?;
+        let block = facts.fragment_size();
+        Ok((facts.blocks().saturating_mul(block), facts.blocks_available().saturating_mul(block)))
     }
 
     /// Makes a file, 0640, for reading and writing; EEXIST if the name is taken.
@@ -78,12 +117,14 @@ impl Folder {
     /// What is known of this name, without following a link.
     pub fn facts(&self, name: &str) -> io::Result<Facts> {
         let stat = fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
         let whole = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000);
         Ok(Facts {
             id: (stat.st_dev, stat.st_ino),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             modified_ms: whole.saturating_add(u64::try_from(stat.st_mtime_nsec / 1_000_000).unwrap_or(0)),
-            regular: SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG,
+            regular: kind == SFlag::S_IFREG,
+            folder: kind == SFlag::S_IFDIR,
         })
     }
 
@@ -96,6 +137,11 @@ impl Folder {
             }
             other => Ok(other?),
         }
+    }
+
+    /// Gives a file a new name; what had that is gone in the same step.
+    pub fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(nix::fcntl::renameat(&self.0, from, &self.0, to)?)
     }
 
     /// Removes a file.
@@ -115,6 +161,11 @@ impl Folder {
         }
         Ok(names)
     }
+}
+
+/// Writes all that is not yet on the disk of the file system that this file is on.
+pub fn sync_file_system(file: &File) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(file)?)
 }
 
 /// Takes the only write lock of a file for as long as it is open; EWOULDBLOCK if another has it.

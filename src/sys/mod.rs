@@ -1,6 +1,7 @@
 //! TOUCHES the kernel: the only room with unsafe code, libc and raw system calls. It knows nothing of
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
+pub mod background;
 pub mod birth;
 pub mod caps;
 pub mod cgroup;
@@ -12,6 +13,7 @@ pub mod identity;
 pub mod landlock;
 pub mod limits;
 pub mod memory;
+pub mod mounts;
 pub mod namespace;
 pub mod packet;
 pub mod peer;
@@ -27,6 +29,7 @@ pub mod reap;
 pub mod record;
 pub mod schedule;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod syscalls;
 pub mod timer;

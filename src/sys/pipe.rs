@@ -1,7 +1,11 @@
 //! Pipes: making them, looking into them, and moving their bytes without a copy through our memory.
 //! Knows nothing of lines, files' names or services.
 
-use nix::{fcntl::OFlag, unistd::pipe2};
+use nix::{
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::pipe2,
+};
 use std::{
     fs::File,
     io,
@@ -63,6 +67,27 @@ pub fn splice(pipe: BorrowedFd, file: &File, offset: u64, len: usize) -> io::Res
 pub fn tee(from: BorrowedFd, to: BorrowedFd, len: usize) -> io::Result<Moved> {
     // SAFETY: no pointers; both descriptors are borrowed for the call.
     moved(|| unsafe { libc::tee(from.as_raw_fd(), to.as_raw_fd(), len, libc::SPLICE_F_NONBLOCK) })
+}
+
+/// Moves at most `len` bytes from the head of one pipe to the end of another, without copying them. Whatever
+/// happens to this process, each byte is in one of them. `Empty` also stands for a second pipe that is full.
+pub fn transfer(from: BorrowedFd, to: BorrowedFd, len: usize) -> io::Result<Moved> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: both offsets are null as pipes demand, both descriptors are borrowed for the call.
+    moved(|| unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), len, flags) })
+}
+
+/// Throws away at most `len` bytes from the head of a pipe; `null` is /dev/null.
+pub fn discard(pipe: BorrowedFd, null: BorrowedFd, len: usize) -> io::Result<Moved> {
+    transfer(pipe, null, len)
+}
+
+/// Whether nobody can write to the pipe any more; bytes may still lie in it.
+pub fn ended(pipe: BorrowedFd) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::POLLIN)];
+    let told = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0);
+    told && fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
 }
 
 /// Takes bytes out of a non-blocking pipe into `buf`, which is not empty.

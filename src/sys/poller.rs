@@ -2,6 +2,7 @@
 
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
     sys::{
         epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
         eventfd::{EfdFlags, EventFd},
@@ -9,12 +10,17 @@ use nix::{
         timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
     },
 };
-use std::{io, os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 /// An epoll instance with a timer and a nudge.
 #[derive(Debug)]
 pub struct Poller {
-    epoll: Epoll,
+    watches: Watches,
     timer: TimerFd,
     nudge: Arc<EventFd>,
     alarm: Option<u64>,
@@ -34,6 +40,37 @@ impl Nudge {
     }
 }
 
+/// The descriptors that a poller watches; may be changed from other threads while it waits.
+#[derive(Debug, Clone)]
+pub struct Watches(Arc<Epoll>);
+
+/// When a descriptor is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arm {
+    /// Once, when it is readable or at its end.
+    Once,
+    /// Once now if it is readable, and whenever more has come or its end.
+    Growth,
+}
+
+impl Watches {
+    /// Reports `token` as `arm` says. `known`: it is watched already, for something else or no longer.
+    pub fn arm(&self, fd: BorrowedFd, token: u64, known: bool, arm: Arm) -> io::Result<()> {
+        let how = match arm {
+            Arm::Once => EpollFlags::EPOLLONESHOT,
+            Arm::Growth => EpollFlags::EPOLLET,
+        };
+        let mut event = EpollEvent::new(EpollFlags::EPOLLIN | how, token);
+        Ok(if known { self.0.modify(fd, &mut event) } else { self.0.add(fd, event) }?)
+    }
+
+    /// Takes a descriptor out. Needed even before closing it: where another process holds a duplicate, the
+    /// kernel would go on reporting it.
+    pub fn remove(&self, fd: BorrowedFd) {
+        let _ = self.0.delete(fd);
+    }
+}
+
 const TIMER: u64 = u64::MAX;
 const NUDGE: u64 = u64::MAX - 1;
 
@@ -46,7 +83,15 @@ impl Poller {
         let nudge = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
         epoll.add(&*nudge, EpollEvent::new(EpollFlags::EPOLLIN, NUDGE))?;
-        Ok(Poller { epoll, timer, nudge, alarm: None, fired: false, events: vec![EpollEvent::empty(); 256] })
+        let watches = Watches(Arc::new(epoll));
+        Ok(Poller {
+            watches,
+            timer,
+            nudge,
+            alarm: None,
+            fired: false,
+            events: vec![EpollEvent::empty(); 256],
+        })
     }
 
     /// A handle for other threads.
@@ -54,16 +99,16 @@ impl Poller {
         Nudge(self.nudge.clone())
     }
 
-    /// Reports `token` once, when the descriptor is readable or at its end; call it again for the next time.
-    pub fn arm(&self, fd: BorrowedFd, token: u64, known: bool) -> io::Result<()> {
-        let mut event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token);
-        Ok(if known { self.epoll.modify(fd, &mut event) } else { self.epoll.add(fd, event) }?)
+    /// What it watches.
+    pub fn watches(&self) -> Watches {
+        self.watches.clone()
     }
 
-    /// Takes a descriptor out. Needed even before closing it: where another process holds a duplicate, the
-    /// kernel would go on reporting it.
-    pub fn remove(&self, fd: BorrowedFd) {
-        let _ = self.epoll.delete(fd);
+    /// Lets events gather for so many microseconds; returns early for a nudge.
+    pub fn pause(&self, us: u64) {
+        let mut fds = [PollFd::new(self.nudge.as_fd(), PollFlags::POLLIN)];
+        // That a signal ends it early is just as well.
+        let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(Duration::from_micros(us))), None);
     }
 
     /// Waits until something happens and appends the tokens of ready descriptors to `ready`. Returns at the
@@ -82,7 +127,7 @@ impl Poller {
             self.alarm = alarm;
             self.fired = false;
         }
-        let count = match self.epoll.wait(&mut self.events, EpollTimeout::NONE) {
+        let count = match self.watches.0.wait(&mut self.events, EpollTimeout::NONE) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(e) => return Err(e.into()),

@@ -134,6 +134,18 @@ pub fn pid() -> u32 {
     std::process::id()
 }
 
+/// The kernel's number of this thread.
+pub fn thread_id() -> i32 {
+    nix::unistd::gettid().as_raw()
+}
+
+/// Whether a thread of this process waits in the kernel, rather than running or waiting for a processor.
+pub fn thread_waits(id: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/stat")).unwrap_or_default();
+    // The state stands behind the name, which is in parentheses and may hold any others.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('R'))
+}
+
 /// Sets the file mode creation mask.
 pub fn umask(mask: u32) {
     // SAFETY: umask takes a number and cannot fail.

@@ -1,4 +1,4 @@
-//! One timer on CLOCK_BOOTTIME: it goes off in time after a suspend too.
+//! Timers: on CLOCK_BOOTTIME, which goes off in time after a suspend too, and on the wall clock.
 
 use super::Result;
 use nix::sys::{
@@ -34,6 +34,33 @@ impl Timer {
     pub fn clear(&self) {
         // EAGAIN if it has not, which is just as well.
         let _ = self.0.wait();
+    }
+}
+
+/// Becomes readable at a time of the wall clock, and when that is set.
+#[derive(Debug)]
+pub struct WallTimer(TimerFd);
+
+impl WallTimer {
+    /// A timer that is not set.
+    pub fn new() -> Result<WallTimer> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        Ok(WallTimer(TimerFd::new(ClockId::CLOCK_REALTIME, flags)?))
+    }
+
+    /// Sets it to milliseconds since 1970; one that is past goes off at once. `None` switches it off, and then
+    /// it does not notice that the clock is set either.
+    pub fn set(&self, at_ms: Option<u64>) -> Result<()> {
+        let Some(ms) = at_ms else { return self.0.unset() };
+        let at = TimeSpec::from_duration(Duration::from_millis(ms.max(1)));
+        let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
+        self.0.set(Expiration::OneShot(at), flags)
+    }
+}
+
+impl AsFd for WallTimer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -662,11 +662,15 @@ pub fn rotated(folder: &Path) -> Vec<PathBuf> {
             name.ends_with(".log") || name.ends_with(".log.gz")
         })
         .collect();
+    // Both are there from when it is compressed until the original is removed, or keepd killed.
+    let whole: BTreeSet<PathBuf> = found.iter().filter(|p| p.extension().unwrap() == "gz").cloned().collect();
+    found.retain(|p| !whole.contains(&PathBuf::from(format!("{}.gz", p.display()))));
     found.sort();
     found
 }
 
-fn read_log(path: &Path) -> Option<String> {
+/// What a log file says, also a compressed one; `None`: it is gone.
+pub fn read_log(path: &Path) -> Option<String> {
     if path.extension().is_some_and(|e| e == "gz") {
         let done = Command::new("gzip").arg("-dc").arg(path).output().ok()?;
         return done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned());

@@ -7,8 +7,9 @@ use keepd::{
         protocol::{LOADER_FD, MANAGER_FD, News, PACKET_MAX, Request, Turn},
     },
     plan::{
-        ApiSpec, Backoff, Breaker, Budget, DaemonSpec, Generation, LaunchSpec, LogLevel, LogSpec, Millis,
-        Mode, Name, Plan, Reload, Restart, RunId, ServiceSpec, Stderr, Stdout, StopSpec, image,
+        ApiSpec, Backoff, Breaker, Budget, DaemonSpec, Generation, HostLogs, LaunchSpec, LogFormat, LogLevel,
+        LogSpec, Millis, Mode, Name, OnFull, Plan, Reload, Restart, Rotate, RunId, ServiceSpec, Share,
+        Stderr, Stdout, StopSpec, image,
     },
     sys::{
         clock, fd, memory, packet, pidfd,
@@ -521,7 +522,18 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         stdout: Stdout::Capture,
         stderr: Stderr::Merge,
     };
-    let logs = LogSpec { dir: "/nowhere".into(), max_size: 1, keep: 1, max_total: None };
+    let logs = LogSpec {
+        dir: "/nowhere".into(),
+        max_size: 1,
+        rotate: Rotate::Off,
+        keep: 1,
+        keep_for: None,
+        max_total: None,
+        compress: false,
+        on_full: OnFull::Drop,
+        format: LogFormat::Raw,
+        max_line: 65_536,
+    };
     ServiceSpec {
         name: Name::new(name),
         instance: None,
@@ -559,6 +571,7 @@ fn daemon(dir: &Path, setup: &Setup) -> DaemonSpec {
         log_dir: dir.join("log"),
         log_level: LogLevel::Info,
         log_file: None,
+        logs: HostLogs { max_total: Share::Percent(10), keep_free: Share::Percent(5) },
         max_concurrent_starts: 32,
         restart_budget: Budget { starts: 1, within: Millis(1) },
         shutdown_timeout: Millis(setup.shutdown_timeout_ms.unwrap_or(90_000)),

@@ -65,7 +65,18 @@ pub fn service(name: &str) -> ServiceSpec {
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
-        logs: LogSpec { dir: format!("/var/log/keepd/{name}").into(), max_size: 1, keep: 1, max_total: None },
+        logs: LogSpec {
+            dir: format!("/var/log/keepd/{name}").into(),
+            max_size: 1,
+            rotate: Rotate::Off,
+            keep: 1,
+            keep_for: None,
+            max_total: None,
+            compress: false,
+            on_full: OnFull::Drop,
+            format: LogFormat::Raw,
+            max_line: 65_536,
+        },
     }
 }
 
@@ -79,6 +90,7 @@ pub fn daemon() -> DaemonSpec {
         log_dir: "/var/log/keepd".into(),
         log_level: LogLevel::Info,
         log_file: None,
+        logs: HostLogs { max_total: Share::Percent(10), keep_free: Share::Percent(5) },
         max_concurrent_starts: 32,
         restart_budget: Budget { starts: 600, within: Millis::secs(60) },
         shutdown_timeout: Millis::secs(90),
