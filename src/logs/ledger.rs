@@ -122,7 +122,24 @@ impl StageLabel<'_> {
         self.ledger.set(self.at, 0);
         let expected = self.ledger.stream(stream).dropped().version() + 1;
         self.ledger.set(self.at + 2, expected);
+        self.ledger.set(self.at + 4, 0);
         self.ledger.set(self.at, u64::from(stream) + 1);
+    }
+
+    /// The count that follows is of all but the last `left` bytes in it.
+    pub(super) fn count_all_but(self, left: u64) {
+        self.ledger.set(self.at + 4, left);
+    }
+
+    /// How many of the bytes in it that count, once it has been made, leaves out.
+    pub(super) fn left_out(self) -> u64 {
+        self.ledger.get(self.at + 4)
+    }
+
+    /// What it held and was counted is gone; the rest is to be counted too.
+    pub(super) fn condemn_rest(self) {
+        let Some(stream) = self.stream() else { return };
+        self.ledger.set(self.at + 2, self.ledger.stream(stream).dropped().version() + 1);
     }
 
     /// Whether what is in it is to be dropped; `Some(true)`: it has been counted.

@@ -122,11 +122,8 @@ impl Vault {
         state.free = (0..state.stages).filter(|n| !taken.contains(n)).collect();
         for stage in stages {
             let label = stage.label(&self.ledger);
-            if stage.fill()? > 0 && label.condemned() == Some(false) {
-                self.count(&stage)?;
-            }
             if label.condemned().is_some() {
-                stage.discard(self.null(), stage.fill()?)?;
+                self.finish_drop(&stage)?;
             }
             let owner = label.stream().and_then(|n| Some((n, self.ledger.stream(n).owner()?)));
             match owner.filter(|_| stage.fill().is_ok_and(|n| n > 0)) {
@@ -156,16 +153,27 @@ impl Vault {
         Ok(())
     }
 
-    /// Counts what lies in a stage and was not counted when its process was killed: one look's worth at most.
-    fn count(&self, stage: &Stage) -> io::Result<()> {
-        let Some(stream) = stage.label(&self.ledger).stream() else { return Ok(()) };
+    /// Counts what lies in a condemned stage and was not counted when its process was killed, and throws all of
+    /// it away: look by look, because the host may not grant a pipe for more than a few pages at a time.
+    fn finish_drop(&self, stage: &Stage) -> io::Result<()> {
+        let label = stage.label(&self.ledger);
+        let Some(stream) = label.stream() else { return Ok(()) };
         let mut scratch = Scratch::new()?;
-        let lines = match scratch.look(stage.output())? {
-            Look::Bytes(bytes) => line_ends(bytes),
-            Look::Empty | Look::End => 0,
-        };
-        self.ledger.stream(stream).dropped().add(Count { bytes: stage.fill()? as u64, lines });
-        Ok(())
+        loop {
+            let fill = stage.fill()?;
+            if label.condemned() == Some(true) {
+                let left = usize::try_from(label.left_out()).unwrap_or(0).min(fill);
+                stage.discard(self.null(), fill - left)?;
+                if left == 0 {
+                    return Ok(());
+                }
+                label.condemn_rest();
+            }
+            let Look::Bytes(seen) = scratch.look(stage.output())? else { return Ok(()) };
+            label.count_all_but(stage.fill()?.saturating_sub(seen.len()) as u64);
+            let count = Count { bytes: seen.len() as u64, lines: line_ends(seen) };
+            self.ledger.stream(stream).dropped().add(count);
+        }
     }
 
     pub(super) fn null(&self) -> BorrowedFd<'_> {
@@ -255,4 +263,38 @@ pub(super) fn line_ends(bytes: &[u8]) -> u64 {
 
 fn stage_name(number: u32) -> String {
     format!("stage-{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs::File, io::Write};
+
+    /// More than one look shows, as where the host grants only small pipes.
+    #[test]
+    fn all_of_a_condemned_stage_is_counted() {
+        for done in [0, 3] {
+            let vault = Vault::alone().unwrap();
+            assert!(vault.ledger.stream(0).claim("web", 0));
+            vault.ledger.set_streams_used(1);
+            let stage = vault.stage(true).unwrap();
+            stage.label(&vault.ledger).condemn(0);
+            let (_, input) = (stage.output(), stage.ends()[1].try_clone_to_owned().unwrap());
+            let lines: Vec<String> = (0..20_000).map(|n| format!("line {n}\n")).collect();
+            let text = lines.concat();
+            File::from(input).write_all(text.as_bytes()).unwrap();
+            if done > 0 {
+                // Killed between counting the first lines and throwing them away.
+                let first: usize = lines[..done].iter().map(String::len).sum();
+                stage.label(&vault.ledger).count_all_but((text.len() - first) as u64);
+                let count = Count { bytes: first as u64, lines: done as u64 };
+                vault.ledger.stream(0).dropped().add(count);
+            }
+            vault.take_over(vec![stage]).unwrap();
+            let all = Count { bytes: text.len() as u64, lines: 20_000 };
+            assert_eq!(vault.ledger.stream(0).dropped().get(), all);
+            let idle = vault.state().idle.pop().unwrap();
+            assert_eq!(idle.fill().unwrap(), 0);
+        }
+    }
 }
