@@ -40,7 +40,7 @@ fn an_apply_touches_what_differs_and_nothing_else() {
     d.ctl_ok(&["apply"]);
     assert_eq!(d.pid("same"), same);
     assert_ne!(d.wait_running("changed"), changed);
-    assert_eq!(common::command_line(d.pid("changed")), "sleep 2000");
+    wait_new_command(&d, "changed");
     d.wait_running("added");
     wait_for("the removed one to be gone", LATER, || {
         (!is_alive(removed) && d.try_service("removed").is_none()).then_some(())
@@ -124,6 +124,11 @@ fn a_service_in_backoff_takes_its_new_command_or_goes() {
     d.shutdown();
 }
 
+/// Its shell may not have come to its own exec yet.
+fn wait_new_command(d: &Daemon, name: &str) {
+    wait_for("the new command", LATER, || (common::command_line(d.pid(name)) == "sleep 2000").then_some(()));
+}
+
 #[test]
 fn a_service_stopped_by_hand_stays_stopped() {
     let d = Daemon::start(&sleeper("web", 1000, ""));
@@ -134,7 +139,7 @@ fn a_service_stopped_by_hand_stays_stopped() {
     let web = d.service("web");
     assert_eq!((web["state"].as_str(), web["desired"].as_str()), (Some("stopped"), Some("down")));
     d.ctl_ok(&["start", "web"]);
-    assert_eq!(common::command_line(d.pid("web")), "sleep 2000");
+    wait_new_command(&d, "web");
     d.shutdown();
 }
 
@@ -181,7 +186,7 @@ fn applies_amid_everything_leave_the_untouched_alone() {
     assert_eq!(d.pid("steady"), pid);
     assert_eq!(d.service("steady")["restarts"], 0);
     d.ctl_ok(&["start", "turning"]);
-    assert_eq!(common::command_line(d.pid("turning")), "sleep 2000");
+    wait_new_command(&d, "turning");
     assert_eq!(d.processes_with("sleep 200").len(), 1);
     d.wait_running("guest");
     d.shutdown();
