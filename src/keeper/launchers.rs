@@ -26,8 +26,8 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// So many are kept where there are two processors: while the children of two are in their exec, a third can
-/// prepare the next (measured: two are slower, four are no faster).
+/// So many are kept: while the children of two are in their exec, on two processors, a third can prepare the
+/// next. A choice, not a measured optimum.
 const USUAL: usize = 3;
 /// So many at most, where launches hang.
 const MOST: usize = 32;

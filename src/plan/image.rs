@@ -1,8 +1,8 @@
-//! A plan as bytes, for a sealed memfd that keeper, its children and the manager all map.
+//! A plan as bytes, for a sealed memfd that keeper, launchers and manager all map.
 //!
 //! Layout: magic, then little-endian u32: format, number of services; then per part (daemon, warnings, each
-//! service) an (offset, length) pair of u32; then the parts as JSON. The keeper reads just the part of what it
-//! launches, so that it never holds the plan in its heap and stays cheap to fork.
+//! service) an (offset, length) pair of u32; then the parts as JSON. A launcher reads just the part of what it
+//! launches, and the keeper holds none of it in its heap.
 //! No file is touched here.
 
 use super::{DaemonSpec, Plan, ServiceSpec};

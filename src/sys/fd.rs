@@ -80,28 +80,6 @@ pub fn ensure_stdio() -> Result<()> {
     }
 }
 
-/// A copy with the lowest free number from `first` on, close-on-exec.
-pub fn duplicate_from(fd: BorrowedFd<'_>, first: RawFd) -> Result<OwnedFd> {
-    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(first))?;
-    // SAFETY: the kernel has just made it, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// Makes `place` a copy of `from`, close-on-exec, under the number that it has.
-pub fn replace(place: &OwnedFd, from: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: dup3 takes numbers; the one that is replaced is owned by `place`, which goes on to own it.
-    Errno::result(unsafe { libc::dup3(from.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
-}
-
-/// Closes the numbers from `first` up to but not including `end`, in a child that owns none of them.
-pub fn close_range(first: u32, end: u32) {
-    if first < end {
-        // SAFETY: close_range takes three numbers; that nothing of ours is behind them is the caller's promise,
-        // and the worst that a broken one does is to close a descriptor in a process that is about to exec.
-        unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) };
-    }
-}
-
 /// Lets go of whatever 0, 1 and 2 are: from now on they are /dev/null.
 pub fn stdio_to_null() -> Result<()> {
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
