@@ -28,6 +28,7 @@ mod words;
 
 pub use diagnostic::{Diagnostic, Format, render_all};
 pub use options::Options;
+pub use schema::keys;
 pub use users::{Account, Databases};
 
 use crate::plan::{Millis, Plan};

@@ -1,6 +1,8 @@
 //! The command line. Names here are a contract with scripts.
 
+use super::complete;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 use std::path::PathBuf;
 
 const STATUSES: &str = "\
@@ -59,6 +61,7 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Services, instances, or patterns such as `web*`
+    #[arg(add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -68,7 +71,7 @@ pub(super) struct StatusArgs {
 #[derive(Debug, Args)]
 pub(super) struct ActArgs {
     /// Services, instances, or patterns such as `web*`
-    #[arg(required_unless_present = "all", value_name = "NAME")]
+    #[arg(required_unless_present = "all", value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
     /// All services
     #[arg(long, conflicts_with = "names")]
@@ -86,7 +89,7 @@ pub(super) struct SignalArgs {
     #[arg(value_name = "SIG")]
     pub(super) signal: String,
     /// Services, instances, or patterns such as `web*`
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -106,7 +109,7 @@ pub(super) struct WaitArgs {
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
     /// Services, instances, or patterns such as `web*`; all where none is named
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
     /// Go on with what comes
     #[arg(short, long)]
@@ -159,7 +162,7 @@ pub(super) struct ExecArgs {
     #[arg(short = 'T', long)]
     pub(super) no_terminal: bool,
     /// A service or instance that is running
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     pub(super) name: String,
     /// Program and arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]
