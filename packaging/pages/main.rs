@@ -30,9 +30,9 @@ fn main() -> Result<()> {
     let (mut keepd, mut keepctl) = (daemon::args::Args::command(), ctl::command());
     keepd.build();
     keepctl.build();
-    fs::write(folder.join("keepd.8"), daemon_page(&keepd, date)?)?;
-    fs::write(folder.join("keepctl.1"), client_page(&keepctl, date)?)?;
-    fs::write(folder.join("keepd.toml.5"), configuration_page(date)?)?;
+    fs::write(folder.join("keepd.8"), tidy(&daemon_page(&keepd, date)?))?;
+    fs::write(folder.join("keepctl.1"), tidy(&client_page(&keepctl, date)?))?;
+    fs::write(folder.join("keepd.toml.5"), tidy(&configuration_page(date)?))?;
     for (shell, ours, theirs) in [
         (Shell::Bash, "keepd.bash", "keepctl.bash"),
         (Shell::Zsh, "_keepd", "_keepctl"),
@@ -52,9 +52,10 @@ fn daemon_page(command: &Command, date: &str) -> Result<String> {
     let man = Man::new(command.clone());
     let mut page = head("keepd", "8", "process supervisor", date);
     page += &section("SYNOPSIS", &part(|out| man.render_synopsis_section(out))?);
-    page += &section("DESCRIPTION", &part(|out| man.render_description_section(out))?);
+    let (about, more) = split(include_str!("../man/keepd.md"), "\n## ", "packaging/man/keepd.md")?;
+    page += &section("DESCRIPTION", &from_markdown(about));
     page += &section("OPTIONS", &part(|out| man.render_options_section(out))?);
-    page += &from_markdown(include_str!("../man/keepd.md"));
+    page += &from_markdown(more);
     Ok(page
         + &see_also(
             &["keepctl(1)", "keepd.toml(5)", "systemd.service(5)"],
@@ -75,15 +76,15 @@ fn client_page(command: &Command, date: &str) -> Result<String> {
     page += ".SH COMMANDS\n";
     for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
         // What is global is told once, above.
-        let own = sub.clone().mut_args(|a| if a.is_global_set() { a.hide(true) } else { a });
-        let man = Man::new(own.disable_help_flag(true));
+        let everywhere = |a: &clap::Arg| a.is_global_set() || a.get_id() == "help";
+        let own = sub.clone().mut_args(|a| if everywhere(&a) { a.hide(true) } else { a });
+        let man = Man::new(own);
         page += &format!(".SS {}\n", escaped(sub.get_name()));
         page += &format!("{}.PP\n", part(|out| man.render_synopsis_section(out))?);
         page += &format!("{}\n", escaped(&sub.get_about().map(ToString::to_string).unwrap_or_default()));
         page += &part(|out| man.render_options_section(out))?;
     }
-    let (_, sections) = more.split_once("\n## ").ok_or("docs/keepctl.md: no section")?;
-    page += &from_markdown(&format!("## {sections}"));
+    page += &from_markdown(split(more, "\n## ", "docs/keepctl.md")?.1);
     Ok(page + &see_also(&["keepd(8)", "keepd.toml(5)"], &["api.md", "logs.md"]))
 }
 
@@ -108,6 +109,12 @@ fn configuration_page(date: &str) -> Result<String> {
     }
 }
 
+/// `text` before and from `mark` on.
+fn split<'a>(text: &'a str, mark: &str, file: &str) -> Result<(&'a str, &'a str)> {
+    let at = text.find(mark).ok_or_else(|| format!("{file}: there is no {mark:?}"))?;
+    Ok(text.split_at(at))
+}
+
 fn head(name: &str, section: &str, about: &str, date: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let upper = name.to_uppercase();
@@ -122,6 +129,23 @@ fn part(render: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> 
     let lines =
         text.lines().filter(|l| !l.starts_with(".SH") && !l.starts_with(".ie ") && !l.starts_with(".el "));
     Ok(lines.map(|l| format!("{l}\n")).collect())
+}
+
+/// Without requests for space where there is some.
+fn tidy(page: &str) -> String {
+    let mut out: Vec<&str> = Vec::new();
+    for line in page.lines() {
+        let last = out.last().copied().unwrap_or_default();
+        let spaced =
+            |l: &str| l == ".sp" || l.starts_with(".SH") || l.starts_with(".SS") || l.starts_with(".TP");
+        if last == ".br" && spaced(line) {
+            out.pop();
+        }
+        if !((line == ".PP" && spaced(last)) || (line == ".br" && spaced(last))) {
+            out.push(line);
+        }
+    }
+    out.join("\n") + "\n"
 }
 
 fn section(title: &str, text: &str) -> String {
