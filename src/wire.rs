@@ -97,6 +97,11 @@ pub struct Log {
     pub bytes_written: u64,
     pub bytes_dropped: u64,
     pub lines_dropped: u64,
+    /// Lines that were given to journald or syslog, and those that were left out; each receiver counts.
+    #[serde(default)]
+    pub forwarded: u64,
+    #[serde(default)]
+    pub forward_dropped: u64,
     /// Path of the current file; `null` where output is discarded.
     pub file: Option<String>,
     /// Path of stderr's own current file, where that is kept apart.

@@ -120,6 +120,27 @@ impl Reader<'_> {
         known.then_some(set)
     }
 
+    pub(super) fn words(
+        &mut self,
+        kind: &Kind,
+        raw: &Raw<'_>,
+        known: &'static [&'static str],
+    ) -> Option<Vec<&'static str>> {
+        let Some(array) = raw.as_ref().as_array() else {
+            self.refuse(kind, raw, "");
+            return None;
+        };
+        let mut out = Vec::new();
+        for element in array.iter() {
+            match element.as_ref().as_str().and_then(|text| known.iter().find(|word| **word == text)) {
+                Some(word) if out.contains(word) => self.refuse(kind, element, "it is there twice"),
+                Some(word) => out.push(*word),
+                None => self.refuse(kind, element, ""),
+            }
+        }
+        (out.len() == array.len()).then_some(out)
+    }
+
     pub(super) fn exits(&mut self, raw: &Raw<'_>) -> Option<Vec<ExitMatch>> {
         let Some(array) = raw.as_ref().as_array() else {
             self.refuse(&Kind::Exits, raw, "");

@@ -56,6 +56,8 @@ pub(super) enum Kind {
     Mask,
     /// An array of names of capabilities.
     Capabilities,
+    /// An array of some of these words, each at most once.
+    Words(&'static [&'static str]),
     /// Numbers of CPUs and ranges of them.
     Cpus,
     /// A table of strings.
@@ -249,7 +251,7 @@ static LOGS: &[Key] = &[
     key("logs.stderr", choice(&["merge", "separate", "discard"])),
     key("logs.on-full", choice(&["drop", "block"])),
     key("logs.max-line", SizeIn(64, 256 << 10)),
-    key("logs.forward", LEAF),
+    key("logs.forward", Words(&["journal", "syslog"])),
 ];
 
 /// The key that somebody who wrote `wrong` may have meant: the same name in another table of a service, or

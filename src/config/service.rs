@@ -12,8 +12,8 @@ use super::{
     value::Item,
 };
 use crate::plan::{
-    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Reload,
-    Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Receiver,
+    Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -155,6 +155,7 @@ impl<'a> Service<'a> {
             },
             max_line: s.size("logs.max-line").unwrap_or(1),
             compress: s.choice("logs.compress") == "gzip",
+            forward: Receiver::ALL.into_iter().filter(|r| s.lists("logs.forward", r.word())).collect(),
         }
     }
 }

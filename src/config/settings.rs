@@ -202,6 +202,11 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// Whether this word is in the list.
+    pub(super) fn lists(&self, key: &str, word: &str) -> bool {
+        matches!(self.entry(key), Some(Entry { value: Value::Words(words), .. }) if words.contains(&word))
+    }
+
     /// The chosen word; empty where there is none.
     pub(super) fn choice(&self, key: &str) -> &'static str {
         match self.entry(key) {

@@ -40,6 +40,7 @@ pub(super) enum Value {
     Exits(Vec<ExitMatch>),
     Mask(u32),
     Capabilities(Capabilities),
+    Words(Vec<&'static str>),
     Cpus(Vec<u32>),
     Limit(LimitValue, LimitValue),
     Choice(&'static str),
@@ -69,6 +70,7 @@ impl Reader<'_> {
             Kind::Map => return self.map(raw).map(Value::Map),
             Kind::Exits => return self.exits(raw).map(Value::Exits),
             Kind::Capabilities => return self.capabilities(raw).map(Value::Capabilities),
+            Kind::Words(known) => return self.words(kind, raw, known).map(Value::Words),
             Kind::Flag => raw.as_ref().as_bool().map(Value::Flag).ok_or_else(String::new),
             Kind::Text => text(raw).and_then(line).map(Value::Text),
             Kind::Path => text(raw).and_then(path).map(Value::Text),
@@ -151,21 +153,21 @@ fn expected(kind: &Kind) -> String {
         Kind::Signal => "a signal such as \"SIGTERM\"",
         Kind::Exits => "an array of exit statuses (0 to 255) and signal names",
         Kind::Capabilities => "an array of names such as \"CAP_NET_BIND_SERVICE\"",
+        Kind::Words(known) => return format!("an array of {}", quoted(known, " and ")),
         Kind::Cpus => "numbers of CPUs such as \"0-3,6\"",
         Kind::Mask => "an octal string such as \"0022\"",
         Kind::Map => "a table of strings",
         Kind::Limit(_, false) => "a number, \"soft:hard\" or \"unlimited\"",
         Kind::Limit(_, true) => "a size such as \"64MiB\", \"soft:hard\" or \"unlimited\"",
-        Kind::Choice(_, here) => {
-            let words: Vec<String> = here.iter().map(|w| format!("\"{w}\"")).collect();
-            return match words.as_slice() {
-                [one] => one.clone(),
-                _ => format!("one of {}", words.join(", ")),
-            };
-        }
+        Kind::Choice(_, here) if here.len() == 1 => return quoted(here, ""),
+        Kind::Choice(_, here) => return format!("one of {}", quoted(here, ", ")),
         Kind::Table(_) | Kind::Future(_) | Kind::Services | Kind::Profiles => "a table",
     }
     .into()
+}
+
+fn quoted(words: &[&str], between: &str) -> String {
+    words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(between)
 }
 
 fn text<'a>(raw: &'a Raw<'_>) -> Result<&'a str, String> {

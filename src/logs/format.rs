@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use std::io::{BufRead, Write};
 
 /// Stands at the end of a timestamped line whose rest follows on the next one.
-const CONTINUES: &[u8] = b" [line continues]";
+pub(super) const CONTINUES: &[u8] = b" [line continues]";
 
 /// How one stream's lines are written.
 #[derive(Debug, Clone, Copy)]

@@ -13,6 +13,7 @@ pub mod counters;
 pub mod engine;
 mod feed;
 mod format;
+mod forward;
 mod guard;
 mod gzip;
 pub mod history;
@@ -37,6 +38,7 @@ mod writer;
 
 pub use counters::Counters;
 pub use engine::{Engine, Report};
+pub use forward::Receivers;
 pub use housekeeper::Housekeeper;
 pub use read::{From, Line, Next, Place, Query, Reader, View};
 pub use rolling::RollingFile;

@@ -93,6 +93,11 @@ impl Store {
         Ok(*self.next.insert(next))
     }
 
+    /// The current file, if it is open.
+    pub(super) fn opened(&self) -> Option<&Open> {
+        self.open.as_ref()
+    }
+
     /// Other limits, from the next write on, and another place.
     pub(super) fn update(&mut self, place: Place, limits: Limits) {
         if self.place != place {

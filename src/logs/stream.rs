@@ -137,6 +137,34 @@ impl Stream {
         self.trouble.as_ref().map(|t| &*t.message)
     }
 
+    /// Tells whoever forwards it what a turn has brought; whether that is anything.
+    pub(super) fn tell(&mut self, turn: &Turn) -> bool {
+        if self.spec.forward.is_empty() {
+            return false;
+        }
+        let told = &self.feed.told;
+        told.moved(turn.bytes);
+        let ended = self.spec.format == LogFormat::Raw && !turn.retired.is_empty();
+        let end = self.store.opened().filter(|open| ended && !open.ends_line()).map(|open| open.size);
+        if let (Some(end), Ok(sequence)) = (end, self.store.sequence()) {
+            told.cut((sequence, end));
+        }
+        turn.bytes > 0 || !turn.retired.is_empty()
+    }
+
+    /// What is about to be written may have to be forwarded.
+    fn announce(&mut self) {
+        if self.spec.forward.is_empty() || self.feed.told.begun() {
+            return;
+        }
+        // What fails here fails when it is written too.
+        if let Ok(offset) = self.store.ready().map(|open| open.size)
+            && let Ok(sequence) = self.store.sequence()
+        {
+            self.feed.told.begin(Some((sequence, offset)));
+        }
+    }
+
     /// Moves what is due. Bounded work; never waits for a pipe.
     pub(super) fn turn(&mut self, why: Why, tools: &mut Tools<'_>) -> Turn {
         let mut turn = Turn::default();
@@ -211,6 +239,9 @@ impl Stream {
     /// Takes over what was changed from outside.
     fn follow(&mut self, intake: &Intake) {
         if intake.spec != self.spec {
+            if self.spec.dir != intake.spec.dir {
+                self.feed.told.begin(None);
+            }
             self.spec = intake.spec.clone();
             self.store.update(self.feed.place(&self.spec), Limits::from(&self.spec));
             self.marks.close();
@@ -246,6 +277,7 @@ impl Stream {
             let staged = if sound { intake.staged.pop_front() } else { None };
             drop(intake);
             (tools.step)();
+            self.announce();
             match staged {
                 Some(stage) => {
                     let stage = self.pour(stage, feed, tools, turn)?;
@@ -282,6 +314,7 @@ impl Stream {
             (tools.step)();
             // Before anything is taken: what cannot be written is better off in the service's pipe.
             self.store.ready()?;
+            self.announce();
             self.marks.writing(&mut self.store);
             let intake = self.settle(feed, feed.intake(), record, tools, turn)?;
             let Some(source) = intake.queue.front() else { return Ok(Some(0)) };

@@ -113,6 +113,7 @@ impl Writer {
             self.due.remove(&(at, token));
         }
         let Some(feed) = self.post.remove(token) else { return };
+        self.post.desk.get().iter().for_each(|desk| desk.forget(&feed));
         let mut intake = feed.intake();
         let (queue, staged) = (std::mem::take(&mut intake.queue), std::mem::take(&mut intake.staged));
         let record = intake.record.take();
@@ -152,6 +153,11 @@ impl Writer {
         let (feed, account) = (stream.feed.clone(), &stream.feed.account);
         if (turn.bytes > 0 || !turn.rotated.is_empty()) && account.changed.receiver_count() > 0 {
             account.changed.send_modify(|n| *n = n.wrapping_add(1));
+        }
+        if let Some(desk) = self.post.desk.get()
+            && stream.tell(&turn)
+        {
+            desk.tell(&feed);
         }
         for file in turn.rotated {
             self.register.report(Report::Rotated { service: feed.service.clone(), file });

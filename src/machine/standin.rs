@@ -56,6 +56,7 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
             on_full: OnFull::Drop,
             format: LogFormat::Raw,
             max_line: 65_536,
+            forward: Vec::new(),
         },
     }
 }

@@ -26,7 +26,7 @@ pub use run::{Exit, Job, RunId};
 pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
-    OnFull, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    OnFull, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 pub use unit::Millis;
 

@@ -215,6 +215,29 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whom lines are forwarded to: a word of `logs.forward`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Receiver {
+    /// systemd-journald, by its own protocol.
+    Journal,
+    /// Whoever listens at `/dev/log`.
+    Syslog,
+}
+
+impl Receiver {
+    /// All there are.
+    pub const ALL: [Receiver; 2] = [Receiver::Journal, Receiver::Syslog];
+
+    /// As it stands in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Receiver::Journal => "journal",
+            Receiver::Syslog => "syslog",
+        }
+    }
+}
+
 /// How captured output is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpec {
@@ -238,4 +261,6 @@ pub struct LogSpec {
     pub max_line: u64,
     /// Rotated files are compressed with gzip.
     pub compress: bool,
+    /// Where lines go beside the file.
+    pub forward: Vec<Receiver>,
 }

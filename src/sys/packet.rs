@@ -1,4 +1,4 @@
-//! Packets with descriptors over a connected SOCK_SEQPACKET socket. Nothing here ever waits.
+//! Packets with descriptors over a connected SOCK_SEQPACKET or SOCK_DGRAM socket. Nothing here ever waits.
 
 use super::{Errno, Result};
 use nix::sys::socket::{

@@ -76,6 +76,7 @@ pub fn service(name: &str) -> ServiceSpec {
             on_full: OnFull::Drop,
             format: LogFormat::Raw,
             max_line: 65_536,
+            forward: Vec::new(),
         },
     }
 }
