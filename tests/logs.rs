@@ -52,6 +52,20 @@ fn a_run_is_finished_once_and_only_when_told() {
     assert_eq!(reports.try_recv(), Err(mpsc::TryRecvError::Disconnected));
 }
 
+/// What brings the file to the disk holds it open for up to a second.
+#[test]
+fn a_service_that_starts_again_at_once_is_written_at_once() {
+    let rig = Rig::new();
+    for run in 1..20 {
+        let mut input = rig.attach("web", run, &rig.spec("web", 1 << 20));
+        writeln!(input, "run {run}").unwrap();
+        drop(input);
+        rig.engine.finish(RunId(run));
+        let next = rig.reports.recv_timeout(LIMIT).unwrap();
+        assert_eq!(next, Report::Finished { run: RunId(run) }, "no trouble");
+    }
+}
+
 #[test]
 fn a_leftover_that_holds_the_pipe_does_not_hold_the_run() {
     let rig = Rig::new();

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::sys::{
     clock,
-    folder::{Folder, lock},
+    folder::{Folder, lock, unlock},
 };
 use jiff::tz::TimeZone;
 use std::{
@@ -301,6 +301,13 @@ impl Open {
             return there.is_ok_and(|there| there.id == self.id);
         }
         facts.nlink() > 0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Whoever brings it to the disk may hold it for another second, in which it may be opened again.
+        let _ = unlock(&self.file);
     }
 }
 

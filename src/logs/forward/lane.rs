@@ -255,7 +255,7 @@ impl Lane {
     }
 
     fn note(&self) -> io::Result<()> {
-        let mark = Mark { sequence: self.behind.0, offset: self.behind.1, wall_ms: clock::wall_ms() };
+        let mark = Mark { sequence: self.reached.0, offset: self.reached.1, wall_ms: clock::wall_ms() };
         if self.noted.metadata()?.nlink() == 0 {
             // Its folder was deleted; the next lane makes a new one.
             return Ok(());
