@@ -3,7 +3,7 @@
 
 use super::{
     schema::{Kind, closest},
-    value::{Item, Raw, Reader, count, name_of},
+    value::{Item, Raw, Reader, count, name_of, quoted},
     words,
 };
 use crate::plan::{Capabilities, ExitMatch, signal::parse_signal};
@@ -135,6 +135,9 @@ impl Reader<'_> {
             match element.as_ref().as_str().and_then(|text| known.iter().find(|word| **word == text)) {
                 Some(word) if out.contains(word) => self.refuse(kind, element, "it is there twice"),
                 Some(word) => out.push(*word),
+                None if element.as_ref().is_str() => {
+                    self.refuse(kind, element, &format!("there are {} only", quoted(known, " and ")));
+                }
                 None => self.refuse(kind, element, ""),
             }
         }

@@ -166,7 +166,7 @@ fn expected(kind: &Kind) -> String {
     .into()
 }
 
-fn quoted(words: &[&str], between: &str) -> String {
+pub(super) fn quoted(words: &[&str], between: &str) -> String {
     words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(between)
 }
 

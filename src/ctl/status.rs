@@ -175,7 +175,12 @@ fn log(s: &Service) -> String {
         (0, 0) => String::new(),
         (b, lines) => format!(", {} in {lines} lines dropped", bytes(b)),
     };
-    format!("{file}, {} written{dropped}", bytes(s.log.bytes_written))
+    let forwarded = match (s.log.forwarded, s.log.forward_dropped) {
+        (0, 0) => String::new(),
+        (lines, 0) => format!(", {lines} lines forwarded"),
+        (lines, lost) => format!(", {lines} lines forwarded and {lost} left out"),
+    };
+    format!("{file}, {} written{dropped}{forwarded}", bytes(s.log.bytes_written))
 }
 
 async fn log_tail(client: &mut Client, out: &mut impl Write, look: Look, s: &Service) -> Result<(), Fail> {

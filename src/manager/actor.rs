@@ -201,7 +201,7 @@ impl Actor {
                 self.publisher.event("log", Some(&service), message, None, None);
             }
             Report::Trouble { service, message: None } => {
-                let message = "its log is being written again".to_string();
+                let message = "the trouble with its log is over".to_string();
                 tracing::info!("{service}: {message}");
                 self.publisher.event("log", Some(&service), message, None, None);
             }
