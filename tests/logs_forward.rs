@@ -125,7 +125,7 @@ fn what_the_file_adds_is_not_forwarded() {
         write!(input, "hello \"you\"\n{long}\nend").unwrap();
         assert_eq!(message(&journal), "hello \"you\"");
         let part = entry(&journal);
-        assert_eq!((&*part["MESSAGE"], &*part["KEEPD_CONTINUES"]), (long[..100].as_bytes(), &b"1"[..]));
+        assert_eq!((&*part["MESSAGE"], &*part["KEEPD_CONTINUES"]), (&long.as_bytes()[..100], &b"1"[..]));
         assert_eq!(message(&journal), long[..50]);
         drop(input);
         post.rig.finish(run);
@@ -249,7 +249,7 @@ fn a_receiver_that_comes_late_goes_and_comes_back_gets_every_line() {
         } else {
             assert_eq!(message(&journal), format!("while {} was away", round));
         }
-        write!(input, "to {round}\n").unwrap();
+        writeln!(input, "to {round}").unwrap();
         assert_eq!(message(&journal), format!("to {round}"));
         drop(journal);
         writeln!(input, "while {} was away", round + 1).unwrap();

@@ -52,6 +52,12 @@ impl Form<'_> {
         done
     }
 
+    /// Writes `seen` as the beginning of a line.
+    pub(super) fn piece(&self, seen: &[u8], time_us: u64, out: &mut Vec<u8>) -> usize {
+        self.line(seen, true, &stamp(time_us), out);
+        seen.len()
+    }
+
     fn line(&self, message: &[u8], continues: bool, stamp: &str, out: &mut Vec<u8>) {
         if self.format == LogFormat::Json {
             out.extend(format!("{{\"time\":\"{stamp}\",\"stream\":\"{}\",\"message\":", self.stream).bytes());

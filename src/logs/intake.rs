@@ -62,8 +62,12 @@ pub(super) struct Dropper {
 }
 
 impl Dropper {
-    pub(super) fn new() -> io::Result<Dropper> {
-        Ok(Dropper { scratch: Scratch::new()?, stage: None })
+    /// What it looks with is kept like a stage: the next process gets it back, where it may not be granted
+    /// another as large while many services' output waits.
+    pub(super) fn new(vault: &Vault) -> io::Result<Dropper> {
+        let stage = vault.stage(true)?;
+        stage.label(&vault.ledger).clear();
+        Ok(Dropper { scratch: Scratch::over(stage), stage: None })
     }
 }
 

@@ -44,6 +44,10 @@ impl Stage {
         self.output.as_fd()
     }
 
+    pub(super) fn input(&self) -> BorrowedFd<'_> {
+        self.input.as_fd()
+    }
+
     pub(super) fn fill(&self) -> io::Result<usize> {
         pipe::fill(self.output.as_fd())
     }

@@ -280,7 +280,7 @@ impl Stream {
             self.announce();
             match staged {
                 Some(stage) => {
-                    let stage = self.pour(stage, feed, tools, turn)?;
+                    let stage = self.pour((stage, false), feed, tools, turn)?;
                     tools.vault.give_back(stage);
                 }
                 None if !sound => self.file(turn).repair(tools.vault, record)?,
@@ -318,8 +318,8 @@ impl Stream {
             self.marks.writing(&mut self.store);
             let intake = self.settle(feed, feed.intake(), record, tools, turn)?;
             let Some(source) = intake.queue.front() else { return Ok(Some(0)) };
-            let most = match self.spec.format {
-                LogFormat::Raw => batch.min(fill - taken),
+            let (most, begun) = match self.spec.format {
+                LogFormat::Raw => (batch.min(fill - taken), false),
                 LogFormat::Timestamp | LogFormat::Json => {
                     let form = form(&self.spec, feed.which);
                     match lines(source, &form, &mut tools.dropper.scratch)? {
@@ -338,7 +338,7 @@ impl Stream {
             stage.label(&tools.vault.ledger).give(record);
             let got = stage.take_from(source.pipe.as_fd(), most);
             drop(intake);
-            *tools.stage = Some(self.pour(stage, feed, tools, turn)?);
+            *tools.stage = Some(self.pour((stage, begun), feed, tools, turn)?);
             match got? {
                 0 => return Ok(Some(0)),
                 n => taken += n,
@@ -350,14 +350,15 @@ impl Stream {
     /// Writes what is in the stage and gives it back empty. What cannot be written waits with the feed.
     fn pour(
         &mut self,
-        stage: Stage,
+        (stage, begun): (Stage, bool),
         feed: &Feed,
         tools: &mut Tools<'_>,
         turn: &mut Turn,
     ) -> io::Result<Stage> {
         let mut moved = 0;
         let mut file = self.file(turn);
-        let done = file.pour(&stage, tools.vault, &mut tools.dropper.scratch, tools.step, &mut moved);
+        let done =
+            file.pour((&stage, begun), tools.vault, &mut tools.dropper.scratch, tools.step, &mut moved);
         feed.account.counters.moved(moved);
         turn.bytes += moved;
         match done {
@@ -395,19 +396,23 @@ impl Stream {
     }
 }
 
-/// How many bytes of a pipe are whole lines, or lines that are too long to wait for their end; `None`: none.
-fn lines(source: &Source, form: &Form<'_>, scratch: &mut Scratch) -> io::Result<Option<usize>> {
+/// How many bytes of a pipe are whole lines, or lines that are too long to wait for their end, and whether they
+/// end within a line; `None`: none.
+fn lines(source: &Source, form: &Form<'_>, scratch: &mut Scratch) -> io::Result<Option<(usize, bool)>> {
     let pipe = source.pipe.as_fd();
     let whole = source.finishing.is_some() || pipe::ended(pipe);
     let fill = source.fill()?;
-    let Look::Bytes(seen) = scratch.look_at(pipe, GLANCE.max(form.max_line + 1))? else { return Ok(Some(0)) };
+    let Look::Bytes(seen) = scratch.look_at(pipe, GLANCE.max(form.max_line + 1))? else {
+        return Ok(Some((0, false)));
+    };
     if let Some(at) = seen.iter().rposition(|b| *b == b'\n') {
-        return Ok(Some(at + 1));
+        return Ok(Some((at + 1, false)));
     }
     let long = seen.len() > form.max_line;
     // A pipe that can hold no more of it, or a look that shows no more of it, is as good as its end.
     let stuffed = fill >= source.capacity / 2 || seen.len() < fill;
-    Ok((long || whole || stuffed).then_some(if long { form.max_line } else { seen.len() }))
+    let most = if long { form.max_line } else { seen.len() };
+    Ok((long || whole || stuffed).then_some((most, !(whole && seen.len() == fill))))
 }
 
 fn form(spec: &LogSpec, which: usize) -> Form<'static> {

@@ -50,7 +50,7 @@ impl Writer {
         poller: Poller,
         housekeeper: Housekeeper,
     ) -> io::Result<Writer> {
-        let (dropper, calendar) = (Dropper::new()?, Calendar::new()?);
+        let (dropper, calendar) = (Dropper::new(&register.vault)?, Calendar::new()?);
         let (streams, due) = (HashMap::new(), BTreeSet::new());
         Ok(Writer { register, post, poller, dropper, stage: None, housekeeper, calendar, streams, due })
     }

@@ -264,6 +264,14 @@ impl Daemon {
         u32::try_from(self.status()["manager_pid"].as_u64().unwrap()).unwrap()
     }
 
+    /// The manager as /proc shows it, whether or not it answers yet.
+    pub fn find_manager(&self) -> Option<u32> {
+        let keeper = self.keeper;
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+        let pids = children.split_whitespace().map(|p| p.parse::<u32>().unwrap());
+        pids.into_iter().find(|pid| command_line(*pid).split(' ').nth(1) == Some("manage") && is_alive(*pid))
+    }
+
     /// The exit status of the keeper, once it has ended.
     pub fn wait_exit(&mut self, limit: Duration) -> std::process::ExitStatus {
         self.remember_cgroups();

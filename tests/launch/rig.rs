@@ -533,6 +533,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         on_full: OnFull::Drop,
         format: LogFormat::Raw,
         max_line: 65_536,
+        forward: Vec::new(),
     };
     ServiceSpec {
         name: Name::new(name),
