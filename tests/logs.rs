@@ -6,7 +6,7 @@ mod engine;
 use engine::{LIMIT, Rig, cut, files, line, lines, pipe, small_pipe, spec, text, wait_until};
 use keepd::{
     logs::{From, Reader, Report},
-    plan::{LogSpec, Name, RunId},
+    plan::{LogFormat, LogSpec, Name, RunId},
 };
 use std::{
     fs::{self, File},
@@ -50,6 +50,23 @@ fn a_run_is_finished_once_and_only_when_told() {
     let Rig { engine, reports, .. } = rig;
     engine.stop();
     assert_eq!(reports.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+#[test]
+fn a_line_that_its_pipe_cannot_hold_says_that_it_is_split() {
+    let rig = Rig::new();
+    let (output, mut input) = small_pipe();
+    let spec = LogSpec { format: LogFormat::Timestamp, ..rig.spec("web", 1 << 20) };
+    rig.engine.attach(&Name::new("web"), RunId(1), &spec, Some(output), None);
+    let half = "x".repeat(40_000);
+    input.write_all(half.as_bytes()).unwrap();
+    rig.written("web", 40_000);
+    input.write_all(b"the rest\nend").unwrap();
+    drop(input);
+    rig.finish(1);
+    let text = text(&rig.dir("web"));
+    let bodies: Vec<&str> = text.lines().map(|l| l.split_once("Z ").unwrap().1).collect();
+    assert_eq!(bodies, [&*format!("{half} [line continues]"), "the rest", "end"]);
 }
 
 /// What brings the file to the disk holds it open for up to a second.

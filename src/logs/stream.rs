@@ -350,7 +350,7 @@ impl Stream {
     /// Writes what is in the stage and gives it back empty. What cannot be written waits with the feed.
     fn pour(
         &mut self,
-        (stage, begun): (Stage, bool),
+        (mut stage, begun): (Stage, bool),
         feed: &Feed,
         tools: &mut Tools<'_>,
         turn: &mut Turn,
@@ -364,6 +364,7 @@ impl Stream {
         match done {
             Ok(()) => Ok(stage),
             Err(e) => {
+                stage.shrink();
                 feed.intake().staged.push_front(stage);
                 Err(e)
             }

@@ -148,8 +148,12 @@ impl Outlet {
 mod tests {
     use super::*;
     use crate::sys::poller::Poller;
-    use nix::sys::socket::{setsockopt, sockopt};
-    use std::{fs::File, io::Read, os::fd::OwnedFd};
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+    use std::{
+        fs::File,
+        io::Read,
+        os::fd::{AsRawFd, OwnedFd, RawFd},
+    };
 
     #[test]
     fn what_is_too_large_for_a_datagram_comes_in_sealed_memory() {
@@ -165,13 +169,14 @@ mod tests {
             outlet.socket = Some(socket);
             assert_eq!(outlet.send(&text, 0, &poller.watches(), 0), wanted);
         }
-        let (len, mut fds): (usize, Vec<OwnedFd>) =
-            packet::receive(receiver.as_fd(), &mut [0; 100]).unwrap().unwrap();
-        assert_eq!((len, fds.len()), (0, 1));
-        let fd = fds.remove(0);
+        let mut control = nix::cmsg_space!([RawFd; 1]);
+        let (raw, none) = (receiver.as_raw_fd(), MsgFlags::empty());
+        let message = recvmsg::<()>(raw, &mut [], Some(&mut control), none).unwrap();
+        let ControlMessageOwned::ScmRights(fds) = message.cmsgs().unwrap().next().unwrap() else { panic!() };
+        let path = format!("/proc/self/fd/{}", fds[0]);
+        let fd = OwnedFd::from(File::open(path).unwrap());
         assert!(memory::is_sealed(fd.as_fd()).unwrap());
         let mut file = File::from(fd);
-        std::io::Seek::rewind(&mut file).unwrap();
         let mut got = Vec::new();
         file.read_to_end(&mut got).unwrap();
         assert_eq!(got, text);
