@@ -1,6 +1,7 @@
 //! Lines as they stand in the file where they are not kept as they came. Pure: no clock, no pipe.
 
-use crate::plan::LogFormat;
+use super::scratch::LOOK;
+use crate::plan::{LogFormat, LogSpec};
 use jiff::Timestamp;
 use std::io::{BufRead, Write};
 
@@ -18,6 +19,13 @@ pub(super) struct Form<'a> {
 }
 
 impl Form<'_> {
+    /// That of a service's stdout (0) or stderr (1).
+    pub(super) fn of(spec: &LogSpec, which: usize) -> Form<'static> {
+        let stream = if which == 0 { "stdout" } else { "stderr" };
+        let max_line = usize::try_from(spec.max_line).unwrap_or(LOOK).clamp(1, LOOK - 1);
+        Form { format: spec.format, stream, max_line }
+    }
+
     /// Writes the lines in `seen` to `out` until that has at least `enough` bytes, and returns how many bytes
     /// of `seen` are done. `whole`: nothing follows, so a line without its end is ended here; else it is left
     /// for the next call, unless it is too long.

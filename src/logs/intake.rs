@@ -7,6 +7,7 @@
 //! on its way to the file is not: it waits in a stage of its own.
 
 use super::{
+    format::Form,
     ledger::Count,
     scratch::{GLANCE, Look, Scratch},
     stage::Stage,
@@ -47,6 +48,25 @@ impl Source {
 
     pub(super) fn fill(&self) -> io::Result<usize> {
         pipe::fill(self.pipe.as_fd())
+    }
+
+    /// How many of its first bytes are whole lines, or lines that are too long to wait for their end, and whether they
+    /// end within a line; `None`: none.
+    pub(super) fn lines(&self, form: &Form<'_>, scratch: &mut Scratch) -> io::Result<Option<(usize, bool)>> {
+        let pipe = self.pipe.as_fd();
+        let whole = self.finishing.is_some() || pipe::ended(pipe);
+        let fill = self.fill()?;
+        let Look::Bytes(seen) = scratch.look_at(pipe, GLANCE.max(form.max_line + 1))? else {
+            return Ok(Some((0, false)));
+        };
+        if let Some(at) = seen.iter().rposition(|b| *b == b'\n') {
+            return Ok(Some((at + 1, false)));
+        }
+        let long = seen.len() > form.max_line;
+        // A pipe that can hold no more of it, or a look that shows no more of it, is as good as its end.
+        let stuffed = fill >= self.capacity / 2 || seen.len() < fill;
+        let most = if long { form.max_line } else { seen.len() };
+        Ok((long || whole || stuffed).then_some((most, !(whole && seen.len() == fill))))
     }
 
     fn half_full(&self) -> bool {

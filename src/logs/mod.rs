@@ -11,6 +11,7 @@ pub mod budget;
 mod calendar;
 pub mod counters;
 pub mod engine;
+mod fair;
 mod feed;
 mod format;
 mod forward;

@@ -13,7 +13,6 @@ use super::{
     marks::Marks,
     pour::File,
     rotate::Limits,
-    scratch::{self, GLANCE, Look, Scratch},
     stage::Stage,
     store::Store,
     vault::Vault,
@@ -29,8 +28,6 @@ use std::{
     sync::{Arc, MutexGuard},
 };
 
-/// Bytes that one stream may move before others have their turn.
-const TURN: usize = 1 << 20;
 /// Rotations in one turn, about.
 const STEPS: u64 = 64;
 /// Bounds of the delay between batches, in microseconds: many services of a moderate rate cost little where each
@@ -91,6 +88,8 @@ pub(super) struct Tools<'a> {
     pub(super) stage: &'a mut Option<Stage>,
     /// Says that something was done.
     pub(super) step: &'a dyn Fn(),
+    /// Bytes to move in this turn; see [`super::fair`].
+    pub(super) most: usize,
 }
 
 /// See the head of this file.
@@ -294,7 +293,7 @@ impl Stream {
     }
 
     fn file<'a>(&'a mut self, turn: &'a mut Turn) -> File<'a> {
-        let form = form(&self.spec, self.feed.which);
+        let form = Form::of(&self.spec, self.feed.which);
         File { store: &mut self.store, form, rotated: &mut turn.rotated }
     }
 
@@ -308,9 +307,10 @@ impl Stream {
         tools: &mut Tools<'_>,
         turn: &mut Turn,
     ) -> io::Result<Option<usize>> {
-        let batch = usize::try_from(self.spec.max_size.saturating_mul(STEPS)).unwrap_or(TURN).min(TURN);
+        let batch =
+            usize::try_from(self.spec.max_size.saturating_mul(STEPS)).unwrap_or(tools.most).min(tools.most);
         let mut taken = 0;
-        while taken < fill.min(TURN) {
+        while taken < fill.min(tools.most) {
             (tools.step)();
             // Before anything is taken: what cannot be written is better off in the service's pipe.
             self.store.ready()?;
@@ -321,8 +321,8 @@ impl Stream {
             let (most, begun) = match self.spec.format {
                 LogFormat::Raw => (batch.min(fill - taken), false),
                 LogFormat::Timestamp | LogFormat::Json => {
-                    let form = form(&self.spec, feed.which);
-                    match lines(source, &form, &mut tools.dropper.scratch)? {
+                    let form = Form::of(&self.spec, feed.which);
+                    match source.lines(&form, &mut tools.dropper.scratch)? {
                         Some(most) => most,
                         None => {
                             self.partial = source.fill()?;
@@ -395,29 +395,4 @@ impl Stream {
         trouble.fill = shed.fill;
         Ok(Next::At(trouble.retry.min(now + trouble.look)))
     }
-}
-
-/// How many bytes of a pipe are whole lines, or lines that are too long to wait for their end, and whether they
-/// end within a line; `None`: none.
-fn lines(source: &Source, form: &Form<'_>, scratch: &mut Scratch) -> io::Result<Option<(usize, bool)>> {
-    let pipe = source.pipe.as_fd();
-    let whole = source.finishing.is_some() || pipe::ended(pipe);
-    let fill = source.fill()?;
-    let Look::Bytes(seen) = scratch.look_at(pipe, GLANCE.max(form.max_line + 1))? else {
-        return Ok(Some((0, false)));
-    };
-    if let Some(at) = seen.iter().rposition(|b| *b == b'\n') {
-        return Ok(Some((at + 1, false)));
-    }
-    let long = seen.len() > form.max_line;
-    // A pipe that can hold no more of it, or a look that shows no more of it, is as good as its end.
-    let stuffed = fill >= source.capacity / 2 || seen.len() < fill;
-    let most = if long { form.max_line } else { seen.len() };
-    Ok((long || whole || stuffed).then_some((most, !(whole && seen.len() == fill))))
-}
-
-fn form(spec: &LogSpec, which: usize) -> Form<'static> {
-    let stream = if which == 0 { "stdout" } else { "stderr" };
-    let max_line = usize::try_from(spec.max_line).unwrap_or(scratch::LOOK).clamp(1, scratch::LOOK - 1);
-    Form { format: spec.format, stream, max_line }
 }

@@ -20,7 +20,7 @@
 //! | `print-raw TEXT` | without the line's end |
 //! | `lines N PREFIX` | `PREFIX 1` … `PREFIX N` |
 //! | `flood BYTES` | so many bytes on stdout, in lines of 64 |
-//! | `numbered MODE RATE FILE` | lines as in `numbered.rs`, about RATE bytes a second, until SIGTERM; their counts go to FILE |
+//! | `numbered MODE RATE FILE` | lines as in `numbered.rs`, RATE bytes a second, until SIGTERM; counts go to FILE |
 //! | `report FILE` | what it was given, as JSON (see `report.rs`) |
 //! | `try NAME` | a line `NAME ok` or `NAME EPERM` about a call in `attempt.rs` |
 //! | `try-write PLACE` | the same about writing to a file, or a new one in a folder |
