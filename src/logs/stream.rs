@@ -374,6 +374,8 @@ impl Stream {
     fn fail(&mut self, error: &io::Error) -> Next {
         let now = clock::monotonic_us();
         let path = self.store.path();
+        // Whoever repairs a file system has to be able to unmount it.
+        self.close();
         let full = match self.spec.on_full {
             OnFull::Drop => "output waits in the pipe, and is dropped and counted when that is full",
             OnFull::Block => "output waits in the pipe, and the service waits when that is full",
