@@ -1,5 +1,44 @@
 //! File systems that fail: with an error at any byte, with an error now and then, for good until they are repaired.
 //! In the end the file has what was written, in order, nothing torn, nothing doubled.
+//!
+//! What went wrong with logs elsewhere (stories) and what may (rows of the fault matrix), and the tests that hold it:
+//!
+//! - 35, row 13 (the log is deleted, renamed, replaced): `deleted_files_and_folders_come_back`,
+//!   `a_folder_that_is_replaced_by_a_link_again_and_again_leads_nowhere`
+//! - 36, row 10 (one failed write, a read-only file):
+//!   `a_file_that_may_not_be_changed_is_written_again_when_it_may`, and here
+//! - 37, row 11 (the daemon or the disk hangs): `a_write_that_hangs_holds_neither_its_service_nor_others`
+//! - 38, row 9 (a failed read or write ends the log): `errors_of_the_disk_lose_nothing_that_fits_into_the_pipe`
+//! - 39 (a pipe that nobody reads): `both_pipes_are_read`
+//! - 40, row 7 (a full disk blocks the service): `a_service_does_not_block_and_every_dropped_byte_is_counted`,
+//!   `every_line_is_accounted_for`
+//! - 41, row 33 (no line end, bytes that are no text): `output_without_line_ends_takes_no_memory`,
+//!   `bytes_that_are_no_text_are_kept_as_they_came`
+//! - 43 (a leftover that holds the pipe): `a_leftover_that_holds_the_pipe_does_not_hold_the_run`
+//! - 44 (NULs, an emptied file): `bytes_that_are_no_text_are_kept_as_they_came`,
+//!   `deleted_files_and_folders_come_back`
+//! - 45, row 8 (a record that is written in part): `a_write_that_ends_at_any_byte_tears_and_loses_nothing`,
+//!   `a_disk_that_is_full_at_any_byte_tears_and_loses_nothing`
+//! - 46, row 35 (following stops at a rotation):
+//!   `following_over_a_thousand_rotations_and_compression_is_byte_exact`
+//! - 47 (what is written while a file is moved): `sigusr1_reopens_files_that_others_have_moved`
+//! - 48 (two writers of one file): `a_file_has_one_writer`
+//! - 49, row 29 (days that turn the clock):
+//!   `each_local_time_has_one_rotation_in_all_zones_on_all_days_that_turn_the_clock`
+//! - 50 (a timer that is early): `early_and_late_timers_rotate_once_at_midnight`
+//! - 51 (a wrong clock): `a_clock_of_1970_keeps_everything_young`, `a_clock_that_is_set_makes_no_storm`
+//! - 52 (torn state): `every_crash_point_is_recovered_from`, `a_kill_at_any_byte_costs_one_mark_at_most`
+//! - 53, row 12 (a sync that hangs; loss of power):
+//!   `a_sync_that_hangs_holds_up_neither_writing_nor_other_file_systems`,
+//!   `what_is_written_is_brought_to_the_disk_and_a_failure_of_that_stops_nothing`
+//! - 54 (last words): `the_last_words_of_many_short_runs_are_all_there`
+//! - 55 (terminal escapes): `a_terminal_is_not_given_what_would_command_it`
+//! - 56 (non-blocking output): `the_pipes_of_a_service_block`
+//! - 57 (output after the request to stop): `output_after_the_request_to_stop_is_kept`
+//! - 58 (the pipe dies with the daemon): `kills_of_the_manager_cost_nothing`
+//! - row 34 (one starves another): `none_of_many_busy_services_starves`, `a_round_is_short_however_many_take_part`
+//!
+//! Not held by a test: the order in which a disk takes writes when power is lost. There are no probes yet (42).
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod engine;
