@@ -3,7 +3,8 @@
 //!
 //! Bytes are in a service's pipe, in a stage (a pipe that the keeper keeps too) or in a file, never in our memory
 //! alone, so a SIGKILL at any instruction loses, doubles and tears nothing. One thread writes for each file
-//! system; one more, the guard, looks after the services whose writer is stuck in a file system.
+//! system; one more, the guard, looks after the services whose writer is stuck in a file system. Where lines are
+//! forwarded, a thread for each file system reads them back.
 
 #![forbid(unsafe_code)]
 
