@@ -83,7 +83,7 @@ impl Reader<'_> {
                 self.problems.error(
                     at,
                     format!(
-                        "`{}` cannot set \"{}\": that is no variable's name",
+                        "`{}` cannot set \"{}\": that is no name",
                         self.path,
                         name.escape_debug()
                     ),

@@ -2,10 +2,12 @@
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
 pub mod background;
+pub mod below;
 pub mod birth;
 pub mod caps;
 pub mod cgroup;
 pub mod clock;
+pub mod detached;
 pub mod fd;
 pub mod file;
 pub mod folder;
@@ -33,6 +35,7 @@ pub mod shared;
 pub mod signal;
 pub mod syscalls;
 pub mod timer;
+pub mod trusted;
 pub mod watch;
 
 pub use nix::errno::Errno;
