@@ -7,7 +7,9 @@ use super::{
     diagnostic::{At, Problems},
     service::{Instance, Service},
 };
-use crate::plan::{Credentials, Identity, Mode, Place, Plan, Provision, ReadOnly, Sandbox, ServiceSpec, Verify};
+use crate::plan::{
+    Credentials, Identity, Mode, Place, Plan, Provision, ReadOnly, Sandbox, ServiceSpec, Verify,
+};
 use std::path::{Component, Path, PathBuf};
 
 /// As long as a credential's name may be.
@@ -88,11 +90,13 @@ impl Instance<'_, '_> {
         let (sha256, key) = (s.text("verify.sha256"), s.text("verify.minisign-key"));
         let (_, at) = sha256.or(key)?;
         if let (Some(_), Some((_, at))) = (sha256, key) {
-            let message = "`verify.sha256` and `verify.minisign-key` cannot both be written: the one or the other";
+            let message =
+                "`verify.sha256` and `verify.minisign-key` cannot both be written: the one or the other";
             self.problems.error(at, message);
         }
         if s.items("command").first().is_some_and(|program| !program.text.contains('/')) {
-            let message = "`verify` needs a `command` that begins with a path, not with a name to be searched in PATH";
+            let message =
+                "`verify` needs a `command` that begins with a path, not with a name to be searched in PATH";
             self.problems.error(at, message);
         }
         if let Some((text, at)) = sha256 {
@@ -104,7 +108,8 @@ impl Instance<'_, '_> {
         }
         let (text, at) = key?;
         if minisign_verify::PublicKey::from_base64(text).is_err() {
-            let message = "`verify.minisign-key` must be a public key in base64, the second line of minisign.pub";
+            let message =
+                "`verify.minisign-key` must be a public key in base64, the second line of minisign.pub";
             self.problems.error(at, message);
         }
         Some(Verify::MinisignKey(text.to_owned()))

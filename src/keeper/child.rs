@@ -14,7 +14,9 @@ use super::{
     identity::Becoming,
     order::Role,
     pipes::Pipes,
+    provide::Provided,
     step::{Failure, Step},
+    verify::Known,
 };
 use crate::{
     plan::{Scheduling, ServiceSpec, Stderr, Syscalls},
@@ -40,6 +42,8 @@ pub(super) struct Own {
     /// Its bounding set of capabilities.
     bounding: u64,
     oom_score: i32,
+    /// Programs that were checked.
+    known: Known,
     /// What its children can be held to: `syscalls = "default"` and `"service"`.
     filters: [Filter; 2],
 }
@@ -51,6 +55,7 @@ impl Own {
         Own {
             bounding: caps::bounding(),
             oom_score: schedule::oom_score().unwrap_or(0),
+            known: Known::default(),
             filters: [syscalls::deny_dangerous(), syscalls::allow_service()],
         }
     }
@@ -69,6 +74,7 @@ pub(super) struct Prepared<'a> {
     /// The launcher's own oom_score_adj.
     oom_score: i32,
     command: Command,
+    provided: Provided,
 }
 
 impl<'a> Prepared<'a> {
@@ -98,7 +104,24 @@ impl<'a> Prepared<'a> {
             Syscalls::Service => Some(&own.filters[1]),
             Syscalls::Off => None,
         };
-        Ok(Prepared { spec, stdin: null, stdout, stderr, becoming, main, filter, oom_score, command })
+        let provided = Provided::new(&spec.launch, role, &own.known)?;
+        Ok(Prepared {
+            spec,
+            stdin: null,
+            stdout,
+            stderr,
+            becoming,
+            main,
+            filter,
+            oom_score,
+            command,
+            provided,
+        })
+    }
+
+    /// The child has become the service.
+    pub(super) fn settle(self) {
+        self.provided.settle();
     }
 }
 
@@ -128,7 +151,7 @@ fn steps(
         join_cgroup(base, name)?;
     }
     let launch = &prepared.spec.launch;
-    let rules = confine::enter(&launch.sandbox, prepared.main)?;
+    let rules = confine::enter(launch, prepared.provided.credentials.as_ref(), prepared.main)?;
     schedule(&launch.scheduling, prepared.oom_score)?;
     set_limits(prepared.spec)?;
     process::umask(launch.umask);
@@ -156,7 +179,7 @@ fn steps(
             e => Failure::call(Step::Syscalls, e, object),
         })?;
     }
-    exec::exec(&prepared.command, record)
+    exec::exec(&prepared.command, prepared.provided.program.as_ref(), record)
 }
 
 /// Joins, and looks whether it did.

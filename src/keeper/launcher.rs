@@ -11,9 +11,10 @@ use super::{
     pipes::Pipes,
     state::complain,
     step::{Failure, Step},
+    tidy,
 };
 use crate::{
-    plan::{Generation, ServiceSpec, image::Image},
+    plan::{self, Generation, ServiceSpec, image::Image},
     sys::{
         self, Errno,
         birth::Cradle,
@@ -77,6 +78,9 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
             }
             (Order::Launch(launch), Some(launcher)) => launcher.launch(&launch, fds),
             (Order::Remove { folders }, Some(launcher)) => (launcher.remove(folders), Vec::new()),
+            (Order::Tidy { folders }, Some(_)) => {
+                (Report::Tidied { failed: tidy::remove(&folders) }, Vec::new())
+            }
         };
         let bytes = serde_json::to_vec(&report).map_err(|_| ("a report", Errno::EBADMSG))?;
         let sent: Vec<_> = sent.iter().map(|fd| fd.as_fd()).collect();
@@ -87,6 +91,9 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
         }
     }
 }
+
+/// The child's pid, its pipes, and the folders that are to go with it.
+type Launched = (i32, Pipes, Vec<plan::Place>);
 
 /// What a launcher has.
 struct Launcher {
@@ -129,16 +136,16 @@ impl Launcher {
 
     fn launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> (Report, Vec<OwnedFd>) {
         match self.try_launch(launch, fds) {
-            Ok((pid, pipes)) => {
+            Ok((pid, pipes, folders)) => {
                 let (stdout, stderr) = (pipes.stdout.read, pipes.stderr.read);
                 let which = (stdout.is_some(), stderr.is_some());
-                (Report::Launched { pid, pipes: which }, stdout.into_iter().chain(stderr).collect())
+                (Report::Launched { pid, pipes: which, folders }, stdout.into_iter().chain(stderr).collect())
             }
             Err((pid, failure)) => (Report::Failed { pid, failure }, Vec::new()),
         }
     }
 
-    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(i32, Pipes), (i32, Failure)> {
+    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<Launched, (i32, Failure)> {
         let unborn = |failure| (0, failure);
         let spec = self.spec(launch).map_err(unborn)?;
         let mut fds = fds;
@@ -173,7 +180,10 @@ impl Launcher {
             // Nothing is in it but a child that is gone; what is left of it, the keeper removes.
             let _ = file::remove_dir_at(base.dir.as_fd(), name);
         }
-        Ok((born?, pipes))
+        let pid = born?;
+        prepared.settle();
+        let folders = if launch.role == Role::Main { spec.launch.provision.runtime_dirs } else { Vec::new() };
+        Ok((pid, pipes, folders))
     }
 
     fn spec(&self, launch: &Launch) -> Result<ServiceSpec, Failure> {

@@ -11,7 +11,7 @@ use super::{
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Generation, Job, RunId},
+    plan::{Generation, Job, Name, RunId},
     sys::{
         self, Errno, clock, packet, pidfd,
         poll::Interest,
@@ -45,6 +45,8 @@ pub(super) enum Errand {
     Job(RunId, Job),
     /// Remove these empty cgroups.
     Remove(Vec<String>),
+    /// Remove the folders of this service's last run.
+    Tidy(Name),
 }
 
 /// One launcher.
@@ -154,7 +156,7 @@ impl Keeper {
         let mut kept = VecDeque::new();
         for errand in std::mem::take(&mut self.launchers.waiting) {
             match errand {
-                Errand::Remove(_) => kept.push_back(errand),
+                Errand::Remove(_) | Errand::Tidy(_) => kept.push_back(errand),
                 errand => self.failed(&errand, 0, Failure::call(Step::Launcher, e, ""), None),
             }
         }
@@ -191,6 +193,10 @@ impl Keeper {
             Errand::Job(id, job) => self.job_order(*id, *job).map(Some),
             Errand::Remove(folders) => {
                 Ok(Some((None, Order::Remove { folders: folders.clone() }, Vec::new())))
+            }
+            Errand::Tidy(service) => {
+                let folders = self.tidying.get(service).map(|t| t.folders.clone()).unwrap_or_default();
+                Ok(Some((None, Order::Tidy { folders }, Vec::new())))
             }
         };
         let (plan, order, fds) = match sent {
@@ -256,11 +262,21 @@ impl Keeper {
             return false;
         };
         match (report, errand) {
-            (Report::Launched { pid, pipes }, Errand::Main(id)) => self.launched(id, pid, pipes, fds, ended),
+            (Report::Launched { pid, pipes, folders }, Errand::Main(id)) => {
+                self.keep_folders(id, folders);
+                self.launched(id, pid, pipes, fds, ended);
+            }
             (Report::Launched { pid, .. }, Errand::Job(id, job)) => self.job_launched(id, job, pid, ended),
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
             (Report::Removed { failed }, Errand::Remove(_)) => self.not_removed(&failed),
-            (Report::Launched { .. } | Report::Removed { .. } | Report::Broken { .. }, _) => {}
+            (Report::Tidied { failed }, Errand::Tidy(service)) => self.tidied(&service, &failed),
+            (
+                Report::Launched { .. }
+                | Report::Removed { .. }
+                | Report::Tidied { .. }
+                | Report::Broken { .. },
+                _,
+            ) => {}
         }
         true
     }
@@ -301,6 +317,7 @@ impl Keeper {
             // The child of a job is reaped as any orphan is.
             Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),
+            Errand::Tidy(service) => self.tidied(service, &[]),
         }
     }
 

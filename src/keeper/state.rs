@@ -11,6 +11,7 @@ use super::{
     plans::Plans,
     protocol::{Kept, News, NoteLevel},
     run::Run,
+    tidy::Tidying,
 };
 use crate::{
     notify::Upward,
@@ -86,6 +87,8 @@ pub(super) struct Keeper {
     pub(super) look_at: u64,
     /// Empty cgroups that are to be removed once the manager has been told why.
     pub(super) remains: Vec<String>,
+    /// Services whose last run's folders are being removed.
+    pub(super) tidying: BTreeMap<Name, Tidying>,
     pub(super) remembered: BTreeMap<Name, Kept>,
     /// Bytes of those.
     pub(super) remembered_size: usize,
@@ -141,6 +144,7 @@ impl Keeper {
             restless: BTreeSet::new(),
             look_at: 0,
             remains: Vec::new(),
+            tidying: BTreeMap::new(),
             remembered: BTreeMap::new(),
             remembered_size: 0,
             kept: BTreeMap::new(),

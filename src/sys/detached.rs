@@ -10,7 +10,7 @@ use nix::{
 use std::{
     ffi::CStr,
     fs::File,
-    io::Write,
+    io::{self, Read},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -33,13 +33,16 @@ impl Detached {
         }
     }
 
-    /// Makes a file 0400 with this content for `owner`.
-    pub fn add(&self, name: &str, content: &[u8], owner: (u32, u32)) -> Result<()> {
+    /// Makes a file 0400 for `owner` with what is left to be read from `source`, at most `most` bytes of it; so
+    /// many it were. The kernel copies it: it never is in our memory.
+    pub fn add(&self, name: &str, source: OwnedFd, most: u64, owner: (u32, u32)) -> Result<u64> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut file = File::from(openat(&self.0, name, flags, Mode::S_IRUSR)?);
-        file.write_all(content).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+        let copied = io::copy(&mut File::from(source).take(most), &mut file)
+            .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
         fchmod(&file, Mode::S_IRUSR)?;
-        fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))
+        fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+        Ok(copied)
     }
 
     /// Lets `owner` alone look into it, and nobody change it; what is then to be put on a place.
@@ -69,10 +72,8 @@ fn create(kind: &CStr, flag: Option<&CStr>) -> Result<Detached> {
     }
     set(FSCONFIG_CMD_CREATE, None, None)?;
     // SAFETY: fsmount takes a descriptor and flags; the descriptor that it gives is new, and nobody else's.
-    unsafe {
-        descriptor(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, NOSUID_NODEV_NOEXEC))
-    }
-    .map(Detached)
+    unsafe { descriptor(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, NOSUID_NODEV_NOEXEC)) }
+        .map(Detached)
 }
 
 /// # Safety
@@ -86,7 +87,13 @@ unsafe fn descriptor(result: libc::c_long) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{io::Read, os::unix::fs::MetadataExt};
+    use std::{io::Write, os::unix::fs::MetadataExt};
+
+    fn source(text: &str) -> OwnedFd {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        File::open(file.path()).unwrap().into()
+    }
 
     #[test]
     fn what_is_put_in_is_there_and_cannot_change() {
@@ -94,8 +101,8 @@ mod tests {
             Err(Errno::EPERM) => return eprintln!("SKIPPED what_is_put_in…: needs root"),
             made => made.unwrap(),
         };
-        detached.add("one", b"secret", (65534, 65533)).unwrap();
-        assert_eq!(detached.add("one", b"again", (0, 0)), Err(Errno::EEXIST));
+        assert_eq!(detached.add("one", source("secret and more"), 6, (65534, 65533)), Ok(6));
+        assert_eq!(detached.add("one", source("again"), 6, (0, 0)), Err(Errno::EEXIST));
         let closed = detached.close((65534, 65533)).unwrap();
         let open = |flags| openat(&closed, "one", flags, Mode::S_IRUSR);
         let mut file = File::from(open(OFlag::O_RDONLY).unwrap());
@@ -114,7 +121,7 @@ mod tests {
     fn a_ramfs_does_as_well() {
         match create(c"ramfs", None) {
             Err(Errno::EPERM) => eprintln!("SKIPPED a_ramfs_does_as_well: needs root"),
-            made => made.unwrap().add("one", b"secret", (0, 0)).unwrap(),
+            made => assert_eq!(made.unwrap().add("one", source("secret"), 99, (0, 0)), Ok(6)),
         }
     }
 }

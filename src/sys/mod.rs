@@ -13,6 +13,7 @@ pub mod file;
 pub mod folder;
 pub mod identity;
 pub mod landlock;
+pub mod lease;
 pub mod limits;
 pub mod memory;
 pub mod mounts;
