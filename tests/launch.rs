@@ -14,6 +14,8 @@ mod ends;
 mod hands;
 #[path = "launch/identity.rs"]
 mod identity;
+#[path = "launch/provision.rs"]
+mod provision;
 #[path = "launch/rig.rs"]
 mod rig;
 #[path = "launch/sandbox.rs"]
@@ -39,8 +41,16 @@ fn main() {
         signal::ignore(signal);
     }
     let wanted: Vec<&String> = args[1..].iter().filter(|a| !a.starts_with('-')).collect();
-    let all =
-        [steps::TESTS, identity::TESTS, sandbox::TESTS, trees::TESTS, hands::TESTS, ends::TESTS].concat();
+    let all = [
+        steps::TESTS,
+        identity::TESTS,
+        sandbox::TESTS,
+        provision::TESTS,
+        trees::TESTS,
+        hands::TESTS,
+        ends::TESTS,
+    ]
+    .concat();
     let given = |flag: &str| args.iter().any(|a| a == flag);
     if given("--list") {
         if given("--ignored") {

@@ -18,11 +18,12 @@ use crate::{
     sys::{
         self, Errno,
         birth::Cradle,
-        cgroup, fd, file,
+        cgroup, fd, file, identity,
         limits::{self, Pair},
         memory::Mapping,
         packet,
         poll::{Interest, Poll},
+        prctl,
         process::SingleThread,
         record::{Progress, Record},
         signal,
@@ -48,6 +49,10 @@ pub(super) fn run() -> i32 {
 fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
     let at = |what: &'static str| move |e: Errno| (what, e);
     signal::ignore(signal::SIGPIPE);
+    if identity::effective_uid() == 0 {
+        // Environment files pass through it.
+        prctl::hide_memory();
+    }
     // Nobody's terminal is to be held by it.
     fd::stdio_to_null().map_err(at("/dev/null"))?;
     let proof = SingleThread::check().ok_or(("it is not alone in its process", Errno::EBUSY))?;

@@ -47,8 +47,11 @@ impl Detached {
 
     /// Lets `owner` alone look into it, and nobody change it; what is then to be put on a place.
     pub fn close(self, owner: (u32, u32)) -> Result<OwnedFd> {
-        fchmod(&self.0, Mode::S_IRUSR | Mode::S_IXUSR)?;
-        fchown(&self.0, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+        // What it is held by only refers to it.
+        let top =
+            openat(&self.0, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        fchmod(&top, Mode::S_IRUSR | Mode::S_IXUSR)?;
+        fchown(&top, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
         super::namespace::read_only(self.0.as_fd(), false)?;
         Ok(self.0)
     }
