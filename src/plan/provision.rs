@@ -16,6 +16,13 @@ pub struct Provision {
     pub verify: Option<Verify>,
 }
 
+impl Provision {
+    /// Most services ask for nothing.
+    pub(super) fn is_nothing(&self) -> bool {
+        *self == Provision::default()
+    }
+}
+
 /// A folder of a service's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {

@@ -134,6 +134,7 @@ pub struct LaunchSpec {
     /// Its share of the scheduler.
     pub scheduling: Scheduling,
     /// What is made ready for it, and what is checked.
+    #[serde(default, skip_serializing_if = "Provision::is_nothing")]
     pub provision: Provision,
     /// Where stdout goes.
     pub stdout: Stdout,
