@@ -14,6 +14,8 @@ mod ends;
 mod hands;
 #[path = "launch/identity.rs"]
 mod identity;
+#[path = "launch/inject.rs"]
+mod inject;
 #[path = "launch/provision.rs"]
 mod provision;
 #[path = "launch/rig.rs"]
@@ -46,6 +48,7 @@ fn main() {
         identity::TESTS,
         sandbox::TESTS,
         provision::TESTS,
+        inject::TESTS,
         trees::TESTS,
         hands::TESTS,
         ends::TESTS,
