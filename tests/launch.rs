@@ -8,6 +8,8 @@
 #![allow(unsafe_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "launch/attack.rs"]
+mod attack;
 #[path = "launch/ends.rs"]
 mod ends;
 #[path = "launch/hands.rs"]
@@ -49,6 +51,7 @@ fn main() {
         sandbox::TESTS,
         provision::TESTS,
         inject::TESTS,
+        attack::TESTS,
         trees::TESTS,
         hands::TESTS,
         ends::TESTS,

@@ -15,7 +15,8 @@ use std::{
     path::Path,
 };
 
-/// Executes the command, or the program that is opened already. Nothing is allocated on the way to success: what a child allocates, its launcher keeps.
+/// Executes the command, or the program that is opened already. Nothing is allocated on the way to success: what a
+/// child allocates, its launcher keeps.
 pub(super) fn exec(
     command: &Command,
     opened: Option<&OwnedFd>,

@@ -225,7 +225,8 @@ fn cases() -> Vec<Case> {
             "Syscalls",
             &["seccomp:error=ENOSYS"],
             |s, _| s.launch.sandbox.syscalls = Syscalls::Service,
-            "cannot limit the system calls to sandbox.syscalls = \"service\": this kernel has no filters of system calls (seccomp)",
+            "cannot limit the system calls to sandbox.syscalls = \"service\": this kernel has no filters of system \
+             calls (seccomp)",
         ),
         case("Exec", &["execve:error=ENOMEM"], plain, "cannot execute CHILD: Out of memory"),
     ]
@@ -276,7 +277,8 @@ fn a_call_that_lies() {
     lies(&["prctl:retval=0"], plain, "cannot give up gaining privileges: Operation not permitted");
 }
 
-fn ready(test: &str) -> bool {
+/// Whether a test can trace launchers, which is said if not.
+pub fn ready(test: &str) -> bool {
     let strace =
         Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !root() || !strace {
@@ -304,7 +306,7 @@ fn fails(case: &Case) {
 }
 
 /// The one launcher that a new keeper has.
-fn launcher(rig: &Rig) -> i32 {
+pub fn launcher(rig: &Rig) -> i32 {
     let keeper = rig.keeper_pid();
     let children = format!("/proc/{keeper}/task/{keeper}/children");
     let mut found = 0;
@@ -321,19 +323,30 @@ fn launcher(rig: &Rig) -> i32 {
 }
 
 /// strace on a process and on those that it makes.
-struct Tracer(Option<Child>);
+pub struct Tracer(Option<Child>);
 
 impl Tracer {
-    fn attach(pid: i32, inject: &[&str]) -> Tracer {
+    /// Calls are answered as these expressions say; none where there are no such.
+    pub fn attach(pid: i32, inject: &[&str]) -> Tracer {
         if inject.is_empty() {
             return Tracer(None);
         }
         let calls: Vec<&str> = inject.iter().map(|i| i.split(':').next().unwrap()).collect();
+        let answers = inject.iter().map(|one| format!("inject={one}"));
+        Tracer::start(pid, &calls, answers.collect(), Path::new("/dev/null"))
+    }
+
+    /// Calls are written to a file.
+    pub fn watch(pid: i32, calls: &[&str], file: &Path) -> Tracer {
+        Tracer::start(pid, calls, Vec::new(), file)
+    }
+
+    fn start(pid: i32, calls: &[&str], answers: Vec<String>, file: &Path) -> Tracer {
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()]);
+        command.args(["-f", "-qq", "-p", &pid.to_string(), "-o"]).arg(file);
         command.args(["-e", &format!("trace={}", calls.join(","))]);
-        for one in inject {
-            command.args(["-e", &format!("inject={one}")]);
+        for one in &answers {
+            command.args(["-e", one]);
         }
         let tracer = Tracer(Some(command.stdin(Stdio::null()).spawn().unwrap()));
         until("strace is attached", || {
