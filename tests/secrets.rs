@@ -1,6 +1,6 @@
 //! What is secret stays secret: values of environment files, of credentials and of `env` are looked for in everything
 //! that keepd says, writes, holds and leaves behind.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
 
