@@ -7,14 +7,15 @@
 use super::{
     base::{Base, Place},
     child::{self, Own, Prepared},
-    order::{LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
+    environment::Command,
+    order::{Kind, LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
     pipes::Pipes,
     state::complain,
     step::{Failure, Step},
     tidy,
 };
 use crate::{
-    plan::{self, Generation, ServiceSpec, image::Image},
+    plan::{self, Generation, Job, LaunchSpec, Reload, image::Image},
     sys::{
         self, Errno,
         birth::Cradle,
@@ -29,7 +30,10 @@ use crate::{
         signal,
     },
 };
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    mem,
+    os::fd::{AsFd, OwnedFd},
+};
 
 const INTERNAL: i32 = 70;
 
@@ -72,8 +76,8 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
         };
         let order = serde_json::from_slice(&buffer[..len]).map_err(|_| ("an order", Errno::EBADMSG))?;
         let (report, sent) = match (order, &mut launcher) {
-            (Order::Begin { base, open_files }, _) => {
-                launcher = Some(Launcher::new(proof, base, open_files, fds)?);
+            (Order::Begin { base, open_files, kind }, _) => {
+                launcher = Some(Launcher::new(proof, base, open_files, kind, fds)?);
                 continue;
             }
             (_, None) => return Err(("its first order", Errno::EBADMSG)),
@@ -115,6 +119,7 @@ impl Launcher {
         proof: SingleThread,
         base: Option<Place>,
         open_files: Option<Pair>,
+        kind: Kind,
         fds: Vec<OwnedFd>,
     ) -> Result<Launcher, (&'static str, Errno)> {
         let record = fds.into_iter().next().ok_or(("its record", Errno::EBADF))?;
@@ -126,7 +131,7 @@ impl Launcher {
             cradle: Cradle::new(proof).map_err(|e| ("a stack", e))?,
             record: Record::open(record.as_fd()).map_err(|e| ("its record", e))?,
             null: fd::open_null().map_err(|e| ("/dev/null", e))?,
-            own: Own::new(),
+            own: Own::new(kind),
             base: base.map(Base::new).transpose().map_err(|e| ("its cgroup", e))?,
             plan: Err("no plan is held".into()),
         })
@@ -152,20 +157,20 @@ impl Launcher {
 
     fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<Launched, (i32, Failure)> {
         let unborn = |failure| (0, failure);
-        let spec = self.spec(launch).map_err(unborn)?;
+        let (spec, argv) = self.spec(launch).map_err(unborn)?;
         let mut fds = fds;
         let main = match launch.role {
             Role::Main => None,
             Role::Job { .. } => fds.pop(),
         };
         let pipes = match launch.role {
-            Role::Main => Pipes::new(&spec.launch),
+            Role::Main => Pipes::new(&spec),
             Role::Job { .. } => Pipes::beside(launch.pipes, fds),
         };
         let pipes = pipes.map_err(unborn)?;
         let null = self.null.as_fd();
-        let (role, invocation) = (launch.role, &launch.invocation);
-        let prepared = Prepared::new(&spec, role, invocation, &self.own, null, &pipes, main.as_ref());
+        let command = Command::new(&spec, &argv, launch.role, &launch.invocation).map_err(unborn)?;
+        let prepared = Prepared::new(&spec, command, &self.own, null, &pipes, main.as_ref());
         let prepared = prepared.map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
@@ -187,19 +192,31 @@ impl Launcher {
         }
         let pid = born?;
         prepared.settle();
-        let folders = if launch.role == Role::Main { spec.launch.provision.runtime_dirs } else { Vec::new() };
+        let folders = if launch.role == Role::Main { spec.provision.runtime_dirs } else { Vec::new() };
         Ok((pid, pipes, folders))
     }
 
-    fn spec(&self, launch: &Launch) -> Result<ServiceSpec, Failure> {
+    /// The entry and the command that are meant.
+    fn spec(&self, launch: &Launch) -> Result<(LaunchSpec, Vec<String>), Failure> {
         let failed = |why: String| Failure::ours(Step::Plan, format!(" of {}", launch.service), why);
         let image = self.plan.as_ref().map_err(|why| failed(why.clone()))?;
-        let spec =
-            Image::new(image).and_then(|i| i.service(launch.entry)).map_err(|e| failed(e.to_string()))?;
-        if spec.name != launch.service {
-            return Err(failed(format!("entry {} is {}", launch.entry, spec.name)));
+        let image = Image::new(image).map_err(|e| failed(e.to_string()))?;
+        let (name, argv, spec) = match launch.role {
+            Role::Main => image.launch(launch.entry).map(|(name, mut l)| (name, mem::take(&mut l.argv), l)),
+            Role::Job { job, .. } => image.service(launch.entry).map(|s| {
+                let argv = match (job, s.reload) {
+                    (Job::Stop, _) => s.stop.command,
+                    (Job::Reload, Reload::Command(argv)) => argv,
+                    (Job::Reload, Reload::Signal(_)) => Vec::new(),
+                };
+                (s.name, argv, s.launch)
+            }),
         }
-        Ok(spec)
+        .map_err(|e| failed(e.to_string()))?;
+        if name != launch.service {
+            return Err(failed(format!("entry {} is {name}", launch.entry)));
+        }
+        Ok((spec, argv))
     }
 
     /// The child, born in its cgroup where it can be, or else joining it.

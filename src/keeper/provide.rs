@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    order::Role,
     step::{Failure, Step},
     verify::{self, Known},
 };
@@ -31,13 +30,10 @@ pub(super) struct Provided {
 }
 
 impl Provided {
-    /// For the main process; a job finds what that has.
-    pub(super) fn new(launch: &LaunchSpec, role: Role, known: &Known) -> Result<Provided, Failure> {
+    /// For a main process that executes `program`.
+    pub(super) fn new(launch: &LaunchSpec, program: &str, known: &Known) -> Result<Provided, Failure> {
         let (wanted, mut provided) = (&launch.provision, Provided::default());
-        if role != Role::Main {
-            return Ok(provided);
-        }
-        if let (Some(verify), Some(program)) = (&wanted.verify, launch.argv.first()) {
+        if let Some(verify) = &wanted.verify {
             let file = verify::program(Path::new(program), verify, reader(launch), known)?;
             provided.program = Some(file);
         }

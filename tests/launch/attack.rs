@@ -3,7 +3,7 @@
 use crate::{
     Test,
     identity::identity,
-    inject::{Tracer, launcher, ready},
+    inject::{Tracer, launcher, ready, restrict},
     rig::{Rig, alive, read_line, root, service, state_of, until},
 };
 use keepd::{
@@ -36,6 +36,7 @@ fn groups_go_before_the_group() {
     let mut s = service("a", &["print", "up", "sleep"]);
     s.launch.identity = Some(identity(OWN, OWN, &[OWN]));
     s.launch.sandbox.capabilities = Some(Default::default());
+    restrict(&mut s);
     let mut rig = Rig::new(vec![s]);
     let calls = ["setsid", "setgroups", "setresgid", "setresuid", "chdir", "execve"];
     let tracer = Tracer::watch(launcher(&rig), &calls, &file);
@@ -60,7 +61,11 @@ fn a_child_that_is_stopped_before_exec() {
     }
     let mut victim = service("victim", &["sleep"]);
     victim.launch.identity = Some(identity(OWN, OWN, &[OWN]));
-    let mut rig = Rig::new(vec![service("other", &["exit", "0"]), victim]);
+    victim.launch.sandbox.capabilities = Some(Default::default());
+    let mut other = service("other", &["exit", "0"]);
+    restrict(&mut victim);
+    restrict(&mut other);
+    let mut rig = Rig::new(vec![other, victim]);
     let tracer = Tracer::attach(launcher(&rig), &["chdir:signal=STOP"]);
     let run = rig.launch("victim");
     let mut stopped = 0;
