@@ -80,7 +80,9 @@ fn parent<'n>(base: &Path, name: &'n Path, make: bool) -> Result<(OwnedFd, &'n O
 /// Nobody but root and us can put something else in it.
 fn only_ours(stat: &FileStat) -> Result<()> {
     let owned = stat.st_uid == 0 || stat.st_uid == identity::effective_uid();
-    if owned && stat.st_mode & 0o022 == 0 { Ok(()) } else { Err(Errno::EPERM) }
+    // Many users have a group of their own, and let it write.
+    let by_group = stat.st_mode & 0o020 != 0 && stat.st_gid != identity::effective_gid();
+    if owned && !by_group && stat.st_mode & 0o002 == 0 { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 fn make_one(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
@@ -190,6 +192,12 @@ mod tests {
         fs::set_permissions(base.path().join("open"), fs::Permissions::from_mode(0o777)).unwrap();
         assert_eq!(make(base.path(), Path::new("open/x"), 0o700, None), Err(Errno::EPERM));
         assert!(!base.path().join("open/x").exists());
+        fs::set_permissions(base.path().join("open"), fs::Permissions::from_mode(0o775)).unwrap();
+        assert_eq!(make(base.path(), Path::new("open/x"), 0o700, None), Ok(true), "our own group");
+        if identity::effective_uid() == 0 {
+            std::os::unix::fs::chown(base.path().join("open"), None, Some(65534)).unwrap();
+            assert_eq!(make(base.path(), Path::new("open/y"), 0o700, None), Err(Errno::EPERM));
+        }
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn sandboxed(s: &mut ServiceSpec, dir: &Path) {
     s.launch.argv.remove(1);
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<Case> {
     const LANDLOCK: &str = "cannot hold it to its writable folders: Operation not permitted";
     vec![
