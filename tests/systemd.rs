@@ -110,8 +110,8 @@ const PAIRS: &[Pair] = &[
     Pair {
         name: "boxed",
         keys: "runtime-dirs = [\"boxed\"]\nstate-dirs = [\"boxed\", \"deep/boxed\"]\n\
-               sandbox = { read-only = \"strict\", writable = [\"/tmp/out\"], hide-home = true, private-network = true, \
-               private-devices = true, syscalls = \"service\" }\n",
+               sandbox = { read-only = \"strict\", writable = [\"/tmp/out\"], hide-home = true, \
+               private-network = true, private-devices = true, syscalls = \"service\" }\n",
         properties: &[
             "RuntimeDirectory=boxed",
             "StateDirectory=boxed deep/boxed",
