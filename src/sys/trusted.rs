@@ -125,7 +125,7 @@ mod tests {
             return eprintln!("SKIPPED root_reads_only_where_root_alone_leads_the_way: needs root");
         }
         // Not in /tmp, where everybody may write.
-        let dir = tempfile::tempdir_in("/usr/local").unwrap();
+        let dir = tempfile::tempdir_in("/var/lib").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let at = |name: &str| dir.path().join(name);
         let secret = |name: &str| {

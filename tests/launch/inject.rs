@@ -289,7 +289,7 @@ pub fn ready(test: &str) -> bool {
 }
 
 fn fails(case: &Case) {
-    let dir = tempfile::tempdir_in("/usr/local").unwrap();
+    let dir = tempfile::tempdir_in("/var/lib").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let ran = dir.path().join("ran");
     let mut s = service("a", &["touch", ran.to_str().unwrap()]);

@@ -178,7 +178,7 @@ fn secret(dir: &Path) -> PathBuf {
 
 /// A folder of root's own, not below /tmp.
 fn roots_base() -> tempfile::TempDir {
-    let dir = tempfile::tempdir_in("/usr/local").unwrap();
+    let dir = tempfile::tempdir_in("/var/lib").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
