@@ -6,7 +6,7 @@
 
 use super::{
     base::{Base, Place},
-    child::{self, Own, Prepared},
+    child::{self, Own, Prepared, Streams},
     environment::Command,
     order::{Kind, LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
     pipes::Pipes,
@@ -159,18 +159,21 @@ impl Launcher {
         let unborn = |failure| (0, failure);
         let (spec, argv) = self.spec(launch).map_err(unborn)?;
         let mut fds = fds;
-        let main = match launch.role {
-            Role::Main => None,
-            Role::Job { .. } => fds.pop(),
-        };
-        let pipes = match launch.role {
-            Role::Main => Pipes::new(&spec),
-            Role::Job { .. } => Pipes::beside(launch.pipes, fds),
+        let main = if launch.role == Role::Main { None } else { fds.pop() };
+        let (pipes, given) = match launch.role {
+            Role::Main => (Pipes::new(&spec), Vec::new()),
+            Role::Job { .. } => (Pipes::beside(launch.pipes, fds), Vec::new()),
+            Role::Exec { .. } => (Ok(Pipes::default()), fds),
         };
         let pipes = pipes.map_err(unborn)?;
-        let null = self.null.as_fd();
-        let command = Command::new(&spec, &argv, launch.role, &launch.invocation).map_err(unborn)?;
-        let prepared = Prepared::new(&spec, command, &self.own, null, &pipes, main.as_ref());
+        let command = Command::new(&spec, &argv, &launch.role, &launch.invocation).map_err(unborn)?;
+        let streams = match (&launch.role, &given[..]) {
+            (Role::Exec { terminal, .. }, [stdin, stdout, stderr]) => {
+                Streams { all: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], terminal: terminal.is_some() }
+            }
+            _ => Streams::new(&spec, &pipes, self.null.as_fd()),
+        };
+        let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref());
         let prepared = prepared.map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
@@ -201,7 +204,8 @@ impl Launcher {
         let failed = |why: String| Failure::ours(Step::Plan, format!(" of {}", launch.service), why);
         let image = self.plan.as_ref().map_err(|why| failed(why.clone()))?;
         let image = Image::new(image).map_err(|e| failed(e.to_string()))?;
-        let (name, argv, spec) = match launch.role {
+        let (name, argv, spec) = match &launch.role {
+            Role::Exec { argv, .. } => image.launch(launch.entry).map(|(name, l)| (name, argv.clone(), l)),
             Role::Main => image.launch(launch.entry).map(|(name, mut l)| (name, mem::take(&mut l.argv), l)),
             Role::Job { job, .. } => image.service(launch.entry).map(|s| {
                 let argv = match (job, s.reload) {

@@ -44,6 +44,8 @@ const FAREWELL_MS: u64 = 1_000;
 pub(super) enum Errand {
     Main(RunId),
     Job(RunId, Job),
+    /// The command of a session.
+    Exec(u64),
     /// Remove these empty cgroups.
     Remove(Vec<String>),
     /// Remove the folders of this service's last run.
@@ -120,8 +122,12 @@ impl Keeper {
 
     /// Who can do it.
     fn kind(&self, errand: &Errand) -> Kind {
-        let (Errand::Main(id) | Errand::Job(id, _)) = errand else { return Kind::Restricted };
-        let run = self.runs.get(id);
+        let id = match errand {
+            Errand::Main(id) | Errand::Job(id, _) => Some(*id),
+            Errand::Exec(number) => self.sessions.run_of(*number),
+            Errand::Remove(_) | Errand::Tidy(_) => None,
+        };
+        let run = id.and_then(|id| self.runs.get(&id));
         let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
         plan.map_or(Kind::Restricted, |(entry, held)| held.kind(entry))
     }
@@ -213,6 +219,7 @@ impl Keeper {
         let sent = match &errand {
             Errand::Main(id) => self.main_order(*id).map(Some),
             Errand::Job(id, job) => self.job_order(*id, *job).map(Some),
+            Errand::Exec(number) => self.exec_order(*number).map(Some),
             Errand::Remove(folders) => {
                 Ok(Some((None, Order::Remove { folders: folders.clone() }, Vec::new())))
             }
@@ -291,6 +298,9 @@ impl Keeper {
                 self.launched(id, pid, pipes, fds, ended);
             }
             (Report::Launched { pid, .. }, Errand::Job(id, job)) => self.job_launched(id, job, pid, ended),
+            (Report::Launched { pid, .. }, Errand::Exec(number)) => {
+                self.exec_launched(number, pid, ended.map(|(ended, _)| ended));
+            }
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
             (Report::Removed { failed }, Errand::Remove(_)) => self.not_removed(&failed),
             (Report::Tidied { failed }, Errand::Tidy(service)) => self.tidied(&service, &failed),
@@ -340,6 +350,7 @@ impl Keeper {
             Errand::Main(id) => self.launch_refused(*id, if ended.is_some() { 0 } else { pid }, &failure),
             // The child of a job is reaped as any orphan is.
             Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
+            Errand::Exec(number) => self.exec_refused(*number, &failure),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),
             Errand::Tidy(service) => self.tidied(service, &[]),
         }

@@ -33,6 +33,7 @@ mod plans;
 mod provide;
 mod requests;
 mod run;
+mod sessions;
 mod state;
 mod step;
 mod tidy;

@@ -35,6 +35,7 @@ pub mod seccomp;
 pub mod shared;
 pub mod signal;
 pub mod syscalls;
+pub mod terminal;
 pub mod timer;
 pub mod trusted;
 pub mod watch;
