@@ -85,6 +85,8 @@ fn secrets_are_nowhere_but_where_they_belong() {
     let inside = format!("/proc/{web}/root{}", found.display());
     assert_eq!(fs::read_to_string(inside).unwrap(), CREDENTIAL);
     assert!(!found.exists());
+    let seen = d.ctl_ok(&["exec", "web", "--", "/bin/cat", found.to_str().unwrap()]);
+    assert_eq!(seen, CREDENTIAL, "a command inside the service finds them too");
 
     d.write_config(&config(d.path(), AFTER));
     let plan = d.ctl_ok(&["plan"]);
