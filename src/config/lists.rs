@@ -82,11 +82,7 @@ impl Reader<'_> {
                 let at = self.at(key.span());
                 self.problems.error(
                     at,
-                    format!(
-                        "`{}` cannot set \"{}\": that is no variable's name",
-                        self.path,
-                        name.escape_debug()
-                    ),
+                    format!("`{}` cannot set \"{}\": that is no name", self.path, name.escape_debug()),
                 );
             } else if let Some(text) = value.as_ref().as_str().filter(|t| !t.contains('\0')) {
                 out.push((name.to_owned(), Item { text: text.to_owned(), at }));

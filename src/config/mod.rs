@@ -17,6 +17,7 @@ mod getent;
 mod identity;
 mod lists;
 mod options;
+mod provision;
 mod sandbox;
 mod schema;
 mod service;
@@ -43,6 +44,8 @@ struct Context<'a> {
     options: &'a Options,
     sources: &'a [Source],
     profile: Option<&'a str>,
+    runtime_dir: PathBuf,
+    state_dir: PathBuf,
     log_dir: PathBuf,
     shutdown_timeout: Millis,
 }

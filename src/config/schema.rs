@@ -141,7 +141,9 @@ pub(super) static SERVICE: &[Key] = &[
     key("umask", Mask),
     key("env", Map),
     key("env-files", Names),
-    key("credentials", LEAF),
+    key("credentials", Map),
+    key("runtime-dirs", Names),
+    key("state-dirs", Names),
     key("autostart", Flag),
     key("instances", Count(1, 10_000)),
     key("port", Count(1, 65_535)),
@@ -159,7 +161,7 @@ pub(super) static SERVICE: &[Key] = &[
     key("reload-signal", Signal),
     key("reload-command", Command),
     key("schedule", LEAF),
-    key("verify", LEAF),
+    key("verify", Table(VERIFY)),
     key("backoff", Table(BACKOFF)),
     key("breaker", Table(BREAKER)),
     key("limits", Table(LIMITS)),
@@ -180,6 +182,8 @@ pub(super) static SERVICE: &[Key] = &[
     key("sockets", LEAF),
     key("rollout", Future(&["strategy", "max-unavailable", "canary", "observe", "on-failure"])),
 ];
+
+static VERIFY: &[Key] = &[key("verify.sha256", Text), key("verify.minisign-key", Text)];
 
 static BACKOFF: &[Key] = &[
     key("backoff.delay", Time(0)),

@@ -5,15 +5,15 @@ use super::{
     depends::{Services, names},
     diagnostic::{At, Problems},
     expand::{Vars, expand},
-    sandbox,
+    provision, sandbox,
     schema::{Kind, LIMITS},
     settings::Settings,
     users::Account,
     value::Item,
 };
 use crate::plan::{
-    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Receiver,
-    Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Provision,
+    Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -161,15 +161,15 @@ impl<'a> Service<'a> {
 }
 
 /// One instance while it is being built.
-struct Instance<'s, 'a> {
-    service: &'s Service<'a>,
+pub(super) struct Instance<'s, 'a> {
+    pub(super) service: &'s Service<'a>,
     vars: Vars<'s>,
-    context: &'s Context<'s>,
-    problems: &'s mut Problems,
+    pub(super) context: &'s Context<'s>,
+    pub(super) problems: &'s mut Problems,
 }
 
 impl Instance<'_, '_> {
-    fn expand(&mut self, text: &str, at: At) -> String {
+    pub(super) fn expand(&mut self, text: &str, at: At) -> String {
         match expand(text, &self.vars) {
             Ok(text) => text.into_owned(),
             Err(why) => {
@@ -193,17 +193,21 @@ impl Instance<'_, '_> {
     fn launch(&mut self, account: &Account, identity: Option<&Identity>) -> LaunchSpec {
         let s = &self.service.settings;
         let argv = self.command(s.items("command"));
+        let provision = self.provision(identity);
+        let mut sandbox = sandbox::sandbox(self.service, self.context, identity);
+        provision::open_to(&provision, &mut sandbox);
         LaunchSpec {
             argv,
             directory: self.directory(account),
             identity: identity.cloned(),
             umask: s.mask("umask"),
-            env: self.env(account),
+            env: self.env(account, &provision),
             env_files: self.env_files(),
             limits: self.limits(),
             no_new_privileges: s.flag("sandbox.no-new-privileges"),
-            sandbox: sandbox::sandbox(self.service, self.context, identity),
+            sandbox,
             scheduling: sandbox::scheduling(s),
+            provision,
             stdout: if s.choice("logs.stdout") == "discard" { Stdout::Discard } else { Stdout::Capture },
             stderr: match s.choice("logs.stderr") {
                 "separate" => Stderr::Separate,
@@ -224,7 +228,7 @@ impl Instance<'_, '_> {
         }
     }
 
-    fn env(&mut self, account: &Account) -> BTreeMap<String, String> {
+    fn env(&mut self, account: &Account, provision: &Provision) -> BTreeMap<String, String> {
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         let mut env = BTreeMap::from([
             ("PATH".to_owned(), PATH.to_owned()),
@@ -236,7 +240,10 @@ impl Instance<'_, '_> {
         if let Some(port) = self.vars.port {
             env.insert("PORT".to_owned(), port.to_string());
         }
-        for (name, item) in self.service.settings.env() {
+        for (name, value) in provision::variables(provision) {
+            env.insert(name.to_owned(), value);
+        }
+        for (name, item) in self.service.settings.map("env") {
             env.insert(name.clone(), self.expand(&item.text, item.at));
         }
         env

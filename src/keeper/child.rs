@@ -14,7 +14,9 @@ use super::{
     identity::Becoming,
     order::Kind,
     pipes::Pipes,
+    provide::Provided,
     step::{Failure, Step},
+    verify::Known,
 };
 use crate::{
     plan::{LaunchSpec, Limit, Scheduling, Stderr, Syscalls},
@@ -40,6 +42,8 @@ pub(super) struct Own {
     /// Its bounding set of capabilities.
     bounding: u64,
     oom_score: i32,
+    /// Programs that were checked.
+    known: Known,
     /// What its children can be held to: `syscalls = "default"` and `"service"`.
     filters: [Filter; 2],
     /// It holds itself to the first of these, and to gaining no privileges.
@@ -53,8 +57,9 @@ impl Own {
         let restrict = || prctl::no_new_privileges().and_then(|()| filters[0].install());
         let restricted = kind == Kind::Restricted && restrict().is_ok();
         // Where /proc does not tell, it is what it nearly always is.
+        let (bounding, known) = (caps::bounding(), Known::default());
         let oom_score = schedule::oom_score().unwrap_or(0);
-        Own { bounding: caps::bounding(), oom_score, filters, restricted }
+        Own { bounding, oom_score, known, filters, restricted }
     }
 }
 
@@ -91,6 +96,7 @@ pub(super) struct Prepared<'a> {
     /// The launcher's own oom_score_adj.
     oom_score: i32,
     command: Command,
+    provided: Provided,
 }
 
 impl<'a> Prepared<'a> {
@@ -115,7 +121,18 @@ impl<'a> Prepared<'a> {
             Syscalls::Service => Some(&own.filters[1]),
             Syscalls::Off => None,
         };
-        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command })
+        // Last, because what it makes is unmade where nothing comes of it.
+        let provided = match main {
+            None => Provided::new(launch, &command.program, &own.known)?,
+            // A job finds what its service has.
+            Some(_) => Provided::default(),
+        };
+        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command, provided })
+    }
+
+    /// The child has become the service.
+    pub(super) fn settle(self) {
+        self.provided.settle();
     }
 }
 
@@ -146,7 +163,7 @@ fn steps(
         join_cgroup(base, name)?;
     }
     let launch = prepared.launch;
-    let rules = confine::enter(&launch.sandbox, prepared.main)?;
+    let rules = confine::enter(launch, prepared.provided.credentials.as_ref(), prepared.main)?;
     schedule(&launch.scheduling, prepared.oom_score)?;
     set_limits(&launch.limits)?;
     process::umask(launch.umask);
@@ -175,7 +192,7 @@ fn steps(
             e => Failure::call(Step::Syscalls, e, object),
         })?;
     }
-    exec::exec(&prepared.command, record)
+    exec::exec(&prepared.command, prepared.provided.program.as_ref(), record)
 }
 
 /// Joins, and looks whether it did.

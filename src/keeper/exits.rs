@@ -138,6 +138,7 @@ impl Keeper {
             self.watched.remove(&watch);
         }
         self.remains.extend(run.tree.take_remains());
+        self.tidy(id);
     }
 
     /// Kills a run until nothing of it is left.

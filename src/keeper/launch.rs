@@ -63,14 +63,16 @@ impl Keeper {
             pipes_given: false,
             invocation,
             tree,
+            folders: Vec::new(),
             phase: Phase::Launching { signals: Vec::new() },
             killing: false,
             watch: None,
             stop_job: JobState::None,
             reload_job: JobState::None,
         };
+        let service = run.service.clone();
         self.runs.insert(id, run);
-        self.send_out(Errand::Main(id));
+        self.launch_when_tidy(id, &service);
     }
 
     /// What a launcher is told to do for a run.

@@ -12,17 +12,19 @@ use super::{
     pipes::Pipes,
     state::complain,
     step::{Failure, Step},
+    tidy,
 };
 use crate::{
-    plan::{Generation, Job, LaunchSpec, Reload, image::Image},
+    plan::{self, Generation, Job, LaunchSpec, Reload, image::Image},
     sys::{
         self, Errno,
         birth::Cradle,
-        cgroup, fd, file,
+        cgroup, fd, file, identity,
         limits::{self, Pair},
         memory::Mapping,
         packet,
         poll::{Interest, Poll},
+        prctl,
         process::SingleThread,
         record::{Progress, Record},
         signal,
@@ -51,6 +53,10 @@ pub(super) fn run() -> i32 {
 fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
     let at = |what: &'static str| move |e: Errno| (what, e);
     signal::ignore(signal::SIGPIPE);
+    if identity::effective_uid() == 0 {
+        // Environment files pass through it.
+        prctl::hide_memory();
+    }
     // Nobody's terminal is to be held by it.
     fd::stdio_to_null().map_err(at("/dev/null"))?;
     let proof = SingleThread::check().ok_or(("it is not alone in its process", Errno::EBUSY))?;
@@ -81,6 +87,9 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
             }
             (Order::Launch(launch), Some(launcher)) => launcher.launch(&launch, fds),
             (Order::Remove { folders }, Some(launcher)) => (launcher.remove(folders), Vec::new()),
+            (Order::Tidy { folders }, Some(_)) => {
+                (Report::Tidied { failed: tidy::remove(&folders) }, Vec::new())
+            }
         };
         let bytes = serde_json::to_vec(&report).map_err(|_| ("a report", Errno::EBADMSG))?;
         let sent: Vec<_> = sent.iter().map(|fd| fd.as_fd()).collect();
@@ -91,6 +100,9 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
         }
     }
 }
+
+/// The child's pid, its pipes, and the folders that are to go with it.
+type Launched = (i32, Pipes, Vec<plan::Place>);
 
 /// What a launcher has.
 struct Launcher {
@@ -134,16 +146,16 @@ impl Launcher {
 
     fn launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> (Report, Vec<OwnedFd>) {
         match self.try_launch(launch, fds) {
-            Ok((pid, pipes)) => {
+            Ok((pid, pipes, folders)) => {
                 let (stdout, stderr) = (pipes.stdout.read, pipes.stderr.read);
                 let which = (stdout.is_some(), stderr.is_some());
-                (Report::Launched { pid, pipes: which }, stdout.into_iter().chain(stderr).collect())
+                (Report::Launched { pid, pipes: which, folders }, stdout.into_iter().chain(stderr).collect())
             }
             Err((pid, failure)) => (Report::Failed { pid, failure }, Vec::new()),
         }
     }
 
-    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(i32, Pipes), (i32, Failure)> {
+    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<Launched, (i32, Failure)> {
         let unborn = |failure| (0, failure);
         let (spec, argv) = self.spec(launch).map_err(unborn)?;
         let mut fds = fds;
@@ -181,7 +193,10 @@ impl Launcher {
             // Nothing is in it but a child that is gone; what is left of it, the keeper removes.
             let _ = file::remove_dir_at(base.dir.as_fd(), name);
         }
-        Ok((born?, pipes))
+        let pid = born?;
+        prepared.settle();
+        let folders = if launch.role == Role::Main { spec.provision.runtime_dirs } else { Vec::new() };
+        Ok((pid, pipes, folders))
     }
 
     /// The entry and the command that are meant.

@@ -12,7 +12,7 @@ use super::{
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Generation, Job, RunId},
+    plan::{Generation, Job, Name, RunId},
     sys::{
         self, Errno, clock, packet, pidfd,
         poll::Interest,
@@ -48,6 +48,8 @@ pub(super) enum Errand {
     Exec(u64),
     /// Remove these empty cgroups.
     Remove(Vec<String>),
+    /// Remove the folders of this service's last run.
+    Tidy(Name),
 }
 
 /// One launcher.
@@ -123,7 +125,7 @@ impl Keeper {
         let id = match errand {
             Errand::Main(id) | Errand::Job(id, _) => Some(*id),
             Errand::Exec(number) => self.sessions.run_of(*number),
-            Errand::Remove(_) => None,
+            Errand::Remove(_) | Errand::Tidy(_) => None,
         };
         let run = id.and_then(|id| self.runs.get(&id));
         let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
@@ -179,7 +181,9 @@ impl Keeper {
         }
         for errand in std::mem::take(&mut self.launchers.waiting[kind as usize]) {
             match errand {
-                Errand::Remove(_) => self.launchers.waiting[kind as usize].push_back(errand),
+                Errand::Remove(_) | Errand::Tidy(_) => {
+                    self.launchers.waiting[kind as usize].push_back(errand);
+                }
                 errand => self.failed(&errand, 0, Failure::call(Step::Launcher, e, ""), None),
             }
         }
@@ -218,6 +222,10 @@ impl Keeper {
             Errand::Exec(number) => self.exec_order(*number).map(Some),
             Errand::Remove(folders) => {
                 Ok(Some((None, Order::Remove { folders: folders.clone() }, Vec::new())))
+            }
+            Errand::Tidy(service) => {
+                let folders = self.tidying.get(service).map(|t| t.folders.clone()).unwrap_or_default();
+                Ok(Some((None, Order::Tidy { folders }, Vec::new())))
             }
         };
         let (plan, order, fds) = match sent {
@@ -285,14 +293,24 @@ impl Keeper {
             return false;
         };
         match (report, errand) {
-            (Report::Launched { pid, pipes }, Errand::Main(id)) => self.launched(id, pid, pipes, fds, ended),
+            (Report::Launched { pid, pipes, folders }, Errand::Main(id)) => {
+                self.keep_folders(id, folders);
+                self.launched(id, pid, pipes, fds, ended);
+            }
             (Report::Launched { pid, .. }, Errand::Job(id, job)) => self.job_launched(id, job, pid, ended),
             (Report::Launched { pid, .. }, Errand::Exec(number)) => {
                 self.exec_launched(number, pid, ended.map(|(ended, _)| ended));
             }
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
             (Report::Removed { failed }, Errand::Remove(_)) => self.not_removed(&failed),
-            (Report::Launched { .. } | Report::Removed { .. } | Report::Broken { .. }, _) => {}
+            (Report::Tidied { failed }, Errand::Tidy(service)) => self.tidied(&service, &failed),
+            (
+                Report::Launched { .. }
+                | Report::Removed { .. }
+                | Report::Tidied { .. }
+                | Report::Broken { .. },
+                _,
+            ) => {}
         }
         true
     }
@@ -334,6 +352,7 @@ impl Keeper {
             Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
             Errand::Exec(number) => self.exec_refused(*number, &failure),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),
+            Errand::Tidy(service) => self.tidied(service, &[]),
         }
     }
 

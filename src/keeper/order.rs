@@ -3,9 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::{base::Place, step::Failure};
+use super::{base, step::Failure};
 use crate::{
-    plan::{Generation, Job, Name},
+    plan::{Generation, Job, Name, Place},
     sys::limits::Pair,
 };
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub(super) enum Order {
     /// The first: what all launches have in common. Descriptor: the page for its record.
     Begin {
         /// Where the cgroups of runs are.
-        base: Option<Place>,
+        base: Option<base::Place>,
         /// The limit of open files that keepd was started with: services get it back.
         open_files: Option<Pair>,
         kind: Kind,
@@ -33,6 +33,8 @@ pub(super) enum Order {
     Launch(Launch),
     /// Remove these cgroups, which are empty; reported.
     Remove { folders: Vec<String> },
+    /// Remove these folders of a run that is over; reported.
+    Tidy { folders: Vec<Place> },
 }
 
 /// What a launcher holds itself to.
@@ -89,12 +91,14 @@ pub(super) enum Role {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
     /// The child of this pid has called exec, or died at it. Descriptors of a main process: read ends of its
-    /// stdout and stderr, as `pipes` says.
-    Launched { pid: i32, pipes: (bool, bool) },
+    /// stdout and stderr, as `pipes` says. `folders` are to go with it.
+    Launched { pid: i32, pipes: (bool, bool), folders: Vec<Place> },
     /// It could not. `pid`: the child that found out and is gone, 0 where there was none.
     Failed { pid: i32, failure: Failure },
     /// The launcher cannot go on, and ends; a clause for people.
     Broken { why: String },
     /// What could not be removed, and why.
     Removed { failed: Vec<(String, i32)> },
+    /// What could not be tidied away, and why.
+    Tidied { failed: Vec<(Place, i32)> },
 }

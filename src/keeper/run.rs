@@ -7,7 +7,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    plan::{Exit, Generation, Job, Name},
+    plan::{Exit, Generation, Job, Name, Place},
     sys::watch::Watch,
 };
 use std::{os::fd::OwnedFd, rc::Rc};
@@ -30,6 +30,8 @@ pub(super) struct Run {
     /// INVOCATION_ID.
     pub(super) invocation: String,
     pub(super) tree: Tree,
+    /// Of its own: they go with it.
+    pub(super) folders: Vec<Place>,
     pub(super) phase: Phase,
     /// SIGKILL until nothing is left.
     pub(super) killing: bool,

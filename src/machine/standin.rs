@@ -42,6 +42,7 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
             no_new_privileges: true,
             sandbox: Default::default(),
             scheduling: Default::default(),
+            provision: Default::default(),
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },

@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name, Rotate, Sandbox, Scheduling, Syscalls};
+use super::{Millis, Name, Provision, Rotate, Sandbox, Scheduling, Syscalls};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -133,6 +133,9 @@ pub struct LaunchSpec {
     pub sandbox: Sandbox,
     /// Its share of the scheduler.
     pub scheduling: Scheduling,
+    /// What is made ready for it, and what is checked.
+    #[serde(default, skip_serializing_if = "Provision::is_nothing")]
+    pub provision: Provision,
     /// Where stdout goes.
     pub stdout: Stdout,
     /// Where stderr goes.

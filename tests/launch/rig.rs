@@ -519,6 +519,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         no_new_privileges: true,
         sandbox: Default::default(),
         scheduling: Default::default(),
+        provision: Default::default(),
         stdout: Stdout::Capture,
         stderr: Stderr::Merge,
     };
