@@ -17,6 +17,7 @@ mod getent;
 mod identity;
 mod lists;
 mod options;
+mod resources;
 mod sandbox;
 mod schema;
 mod service;

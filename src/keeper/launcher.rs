@@ -7,13 +7,14 @@
 use super::{
     base::{Base, Place},
     child::{self, Own, Prepared},
+    control, measure,
     order::{LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
     pipes::Pipes,
     state::complain,
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Generation, ServiceSpec, image::Image},
+    plan::{Generation, Name, ServiceSpec, image::Image},
     sys::{
         self, Errno,
         birth::Cradle,
@@ -76,6 +77,17 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
                 continue;
             }
             (Order::Launch(launch), Some(launcher)) => launcher.launch(&launch, fds),
+            (Order::Adjust { service, entry, cgroup }, Some(launcher)) => {
+                let failure = launcher.adjust(&service, entry, cgroup.as_deref()).err();
+                (Report::Adjusted { failure }, Vec::new())
+            }
+            (Order::Measure { cgroup, main, invocation }, Some(launcher)) => {
+                let (memory, cpu_us) = match (&launcher.base, cgroup) {
+                    (Some(base), Some(name)) => measure::of_cgroup(base, &name),
+                    _ => measure::of_group(main, &invocation),
+                };
+                (Report::Measured { memory, cpu_us }, Vec::new())
+            }
             (Order::Remove { folders }, Some(launcher)) => (launcher.remove(folders), Vec::new()),
         };
         let bytes = serde_json::to_vec(&report).map_err(|_| ("a report", Errno::EBADMSG))?;
@@ -140,7 +152,7 @@ impl Launcher {
 
     fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(i32, Pipes), (i32, Failure)> {
         let unborn = |failure| (0, failure);
-        let spec = self.spec(launch).map_err(unborn)?;
+        let spec = self.spec(&launch.service, launch.entry).map_err(unborn)?;
         let mut fds = fds;
         let main = match launch.role {
             Role::Main => None,
@@ -158,12 +170,14 @@ impl Launcher {
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
                 if launch.role == Role::Main {
-                    file::make_dir_at(base.dir.as_fd(), name)
-                        .map_err(|e| unborn(Failure::call(Step::Folder, e, &**name)))?;
+                    control::plant(base, name, &spec.resources).map_err(unborn)?;
                 }
                 Some((base, name.as_str()))
             }
-            _ => None,
+            _ => match control::without_cgroups(&spec.resources) {
+                Some(failure) => return Err(unborn(failure)),
+                None => None,
+            },
         };
         let born = self.bear(&prepared, planted);
         if born.is_err()
@@ -176,13 +190,20 @@ impl Launcher {
         Ok((born?, pipes))
     }
 
-    fn spec(&self, launch: &Launch) -> Result<ServiceSpec, Failure> {
-        let failed = |why: String| Failure::ours(Step::Plan, format!(" of {}", launch.service), why);
+    fn adjust(&self, service: &Name, entry: u32, cgroup: Option<&str>) -> Result<(), Failure> {
+        let wanted = self.spec(service, entry)?.resources;
+        match (&self.base, cgroup) {
+            (Some(base), Some(name)) => control::adjust(base, name, &wanted),
+            _ => control::without_cgroups(&wanted).map_or(Ok(()), Err),
+        }
+    }
+
+    fn spec(&self, service: &Name, entry: u32) -> Result<ServiceSpec, Failure> {
+        let failed = |why: String| Failure::ours(Step::Plan, format!(" of {service}"), why);
         let image = self.plan.as_ref().map_err(|why| failed(why.clone()))?;
-        let spec =
-            Image::new(image).and_then(|i| i.service(launch.entry)).map_err(|e| failed(e.to_string()))?;
-        if spec.name != launch.service {
-            return Err(failed(format!("entry {} is {}", launch.entry, spec.name)));
+        let spec = Image::new(image).and_then(|i| i.service(entry)).map_err(|e| failed(e.to_string()))?;
+        if spec.name != *service {
+            return Err(failed(format!("entry {entry} is {}", spec.name)));
         }
         Ok(spec)
     }

@@ -43,6 +43,10 @@ const FAREWELL_MS: u64 = 1_000;
 pub(super) enum Errand {
     Main(RunId),
     Job(RunId, Job),
+    /// Hold a live run to other resources.
+    Adjust(RunId),
+    /// Find out what a live run uses.
+    Measure(RunId),
     /// Remove these empty cgroups.
     Remove(Vec<String>),
 }
@@ -189,6 +193,8 @@ impl Keeper {
         let sent = match &errand {
             Errand::Main(id) => self.main_order(*id).map(Some),
             Errand::Job(id, job) => self.job_order(*id, *job).map(Some),
+            Errand::Adjust(id) => Ok(self.adjust_order(*id)),
+            Errand::Measure(id) => Ok(self.measure_order(*id)),
             Errand::Remove(folders) => {
                 Ok(Some((None, Order::Remove { folders: folders.clone() }, Vec::new())))
             }
@@ -259,8 +265,17 @@ impl Keeper {
             (Report::Launched { pid, pipes }, Errand::Main(id)) => self.launched(id, pid, pipes, fds, ended),
             (Report::Launched { pid, .. }, Errand::Job(id, job)) => self.job_launched(id, job, pid, ended),
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
+            (Report::Adjusted { failure }, Errand::Adjust(id)) => self.adjusted(id, failure.as_ref()),
+            (Report::Measured { memory, cpu_us }, Errand::Measure(id)) => self.measured(id, memory, cpu_us),
             (Report::Removed { failed }, Errand::Remove(_)) => self.not_removed(&failed),
-            (Report::Launched { .. } | Report::Removed { .. } | Report::Broken { .. }, _) => {}
+            (
+                Report::Launched { .. }
+                | Report::Adjusted { .. }
+                | Report::Measured { .. }
+                | Report::Removed { .. }
+                | Report::Broken { .. },
+                _,
+            ) => {}
         }
         true
     }
@@ -300,6 +315,8 @@ impl Keeper {
             Errand::Main(id) => self.launch_refused(*id, if ended.is_some() { 0 } else { pid }, &failure),
             // The child of a job is reaped as any orphan is.
             Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
+            Errand::Adjust(id) => self.adjusted(*id, Some(&failure)),
+            Errand::Measure(id) => self.measured(*id, None, None),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),
         }
     }

@@ -7,11 +7,12 @@ use super::{
     pending::Pending,
     plans::Plans,
     publish::{Publisher, last_exit},
+    usage,
 };
 use crate::{
     keeper::protocol::{Kept, News, NoteLevel, Request, Up},
     logs::{self, Report},
-    machine::{Effect, Event, Fact, Machine, ServiceId, Time, Wish},
+    machine::{Effect, Event, Fact, Machine, Reading, ServiceId, Time, Wish},
     plan::{Exit, Generation, Name, RunId},
     sys,
 };
@@ -42,6 +43,8 @@ pub(super) struct Actor {
     pub(super) exiting: Option<Vec<Name>>,
     /// What the keeper is to be told at the end of this turn; see [`Link::send`].
     outbox: Vec<Vec<Request>>,
+    /// What watched runs use, as read while effects were performed.
+    readings: Vec<Fact>,
     /// Services whose view is older than their state.
     stale: BTreeSet<ServiceId>,
     /// Something changed since the last snapshot.
@@ -73,6 +76,7 @@ impl Actor {
             runs: HashMap::new(),
             exiting: None,
             outbox: Vec::new(),
+            readings: Vec::new(),
             stale,
             dirty: true,
             status_line: String::new(),
@@ -151,6 +155,11 @@ impl Actor {
                 self.fact(run, Fact::Emptied { run });
                 self.release_stray(run);
             }
+            News::Measured { run, at_ms, memory, cpu_us } => {
+                let reading = Reading { at: Time(at_ms), memory, cpu_us };
+                self.fact(run, Fact::Measured { run, reading });
+            }
+            News::Adjusted { run, why } => self.fact(run, Fact::Adjusted { run, why }),
             News::JobEnded { run, job, why } => self.fact(run, Fact::JobEnded { run, job, why }),
             News::Loaded { generation } => self.loaded(generation, fds),
             News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
@@ -248,6 +257,22 @@ impl Actor {
             groups.entry(service).or_default().push(request);
         }
         self.outbox.extend(groups.into_values());
+        if !self.readings.is_empty() {
+            let facts = std::mem::take(&mut self.readings);
+            self.step_all(facts.into_iter().map(Event::Fact));
+        }
+    }
+
+    /// Reads what a run uses from its cgroup; where that does not tell, the keeper finds it out.
+    fn measure(&mut self, run: RunId, with_memory: bool) {
+        let cgroup = self.runs.get(&run).and_then(|live| self.publisher.cgroup(&live.service, run));
+        let memory = cgroup.as_deref().filter(|_| with_memory).and_then(usage::memory);
+        let cpu_us = cgroup.as_deref().and_then(usage::cpu);
+        if cpu_us.is_none() || with_memory && memory.is_none() {
+            return self.tell(Request::Measure { run });
+        }
+        let reading = Reading { at: now(), memory, cpu_us };
+        self.readings.push(Fact::Measured { run, reading });
     }
 
     fn perform_one(&mut self, effect: Effect, groups: &mut BTreeMap<Name, Vec<Request>>) {
@@ -264,6 +289,16 @@ impl Actor {
                 self.runs.insert(run, live);
                 let request = Request::Launch { run, service: name.clone(), generation, entry };
                 groups.entry(name).or_default().push(request);
+            }
+            Effect::Measure { run, memory } => self.measure(run, memory),
+            Effect::Adjust { service, run, generation } => {
+                let name = self.machine.view(service).spec.name.clone();
+                match self.plans.entry(generation, &name) {
+                    Some(entry) => self.to_run(groups, run, Request::Adjust { run, generation, entry }),
+                    None => {
+                        tracing::error!("{name}: plan {} has no such service; not adjusted", generation.0)
+                    }
+                }
             }
             Effect::RunJob { run, job } => self.to_run(groups, run, Request::RunJob { run, job }),
             Effect::Signal { run, signal } => self.to_run(groups, run, Request::Signal { run, signal }),

@@ -12,6 +12,7 @@ pub mod image;
 pub mod logs;
 pub mod name;
 pub mod order;
+pub mod resources;
 pub mod run;
 pub mod sandbox;
 pub mod service;
@@ -22,6 +23,7 @@ pub use capability::Capabilities;
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
 pub use logs::{HostLogs, Rotate, Share};
 pub use name::Name;
+pub use resources::{Meter, Resources, Setting, Watch, WatchAction};
 pub use run::{Exit, Job, RunId};
 pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use service::{

@@ -236,7 +236,9 @@ impl Oracle {
                 self.heard.insert(*run);
                 return;
             }
-            Fact::Emptied { .. } | Fact::JobEnded { .. } => return,
+            Fact::Emptied { .. } | Fact::JobEnded { .. } | Fact::Adjusted { .. } | Fact::Measured { .. } => {
+                return;
+            }
         };
         let Some(id) = machine.run_owner(run) else { return };
         let v = machine.view(id);
@@ -297,6 +299,20 @@ impl Oracle {
                 if *signal == kernel.runs[&run.0].stop.signal {
                     self.may_stop(machine, *run);
                 }
+            }
+            Effect::Measure { run, .. } => {
+                self.live_run(kernel, *run);
+                assert!(
+                    machine.view(machine.run_owner(*run).unwrap()).spec.watch.is_some(),
+                    "{run} is not watched"
+                );
+            }
+            Effect::Adjust { run, .. } => {
+                self.live_run(kernel, *run);
+                assert!(
+                    kernel.runs[&run.0].exit.is_none(),
+                    "{run} is held to other resources when it has ended"
+                );
             }
             Effect::SignalTree { run, .. } => {
                 self.live_run(kernel, *run);
