@@ -3,8 +3,8 @@
 //! One thread, one epoll loop. It never waits on a disk file once it has started, holds no plan in its heap,
 //! and takes from the manager nothing but the requests of [`protocol`]. The pieces: `state` is what is held
 //! and the loop; `launch`, `launchers`, `launcher`, `child`, `confine` and `identity` are the way from a request to
-//! a service; `exits` is how things end; `tree` and
-//! `base` are the processes of a run, `control` is what they may use; `link` and `manager` are the way to the manager and its life.
+//! a service; `exits` is how things end; `tree` and `base` are the processes of a run, `control` is what they may
+//! use and `measure` what they do use; `link` and `manager` are the way to the manager and its life.
 
 #![forbid(unsafe_code)]
 

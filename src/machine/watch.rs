@@ -110,7 +110,7 @@ impl Machine {
         // What was not looked at may not count: the host may have slept.
         let gap = before.is_some_and(|(last, _)| at.since(last).0 > 3 * interval(&watch));
         if gap {
-            (gauge.memory.since, gauge.cpu.since) = (None, None);
+            gauge.memory.since = None;
         }
         let over = watch.memory.zip(memory).map(|(limit, used)| (used > limit, at));
         let cpu = before
@@ -122,8 +122,10 @@ impl Machine {
             self.notice(id, NoticeKind::Watch, message, Some(run));
         }
         for (meter, found) in [(Meter::Memory, over), (Meter::Cpu, busy)] {
-            if let Some((over, since)) = found {
-                self.judge(id, &watch, meter, over.then_some(since), at);
+            match found {
+                Some((over, since)) => self.judge(id, &watch, meter, over.then_some(since), at),
+                // What was not seen does not count.
+                None => self.at_mut(id).gauge.of(meter).since = None,
             }
         }
     }

@@ -40,7 +40,7 @@ pub struct ServiceSpec {
     /// What the keeper's child does to become this service.
     pub launch: LaunchSpec,
     /// What its control group holds it to; changes hold for a live run too.
-    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    #[serde(default)]
     pub resources: Resources,
     /// When what it uses is too much.
     #[serde(default, skip_serializing_if = "Option::is_none")]

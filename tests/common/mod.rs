@@ -105,6 +105,8 @@ pub struct Setup<'a> {
     pub env: &'a [(&'a str, &'a str)],
     /// More arguments of keepd.
     pub args: &'a [&'a str],
+    /// The cgroup that keepd is started in; the test's own if there is none.
+    pub cgroup: Option<&'a Path>,
     /// Run it as an ordinary user even where the tests are run by root.
     pub as_user: bool,
 }
@@ -132,6 +134,7 @@ impl Setup<'_> {
             head: String::new(),
             env: self.env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
             args: self.args.iter().map(|a| (*a).into()).collect(),
+            cgroup: self.cgroup.map(Path::to_owned),
             child: None,
             keeper: 0,
             cgroups: BTreeSet::new(),
@@ -171,6 +174,7 @@ pub struct Daemon {
     head: String,
     env: Vec<(String, String)>,
     args: Vec<String>,
+    cgroup: Option<PathBuf>,
     child: Option<Child>,
     keeper: u32,
     /// Folders in /sys/fs/cgroup that were seen to be its.
@@ -207,6 +211,18 @@ impl Daemon {
         command
     }
 
+    /// The same command, which goes into a cgroup before it begins.
+    fn within(&self, cgroup: &Path, command: &Command) -> Command {
+        let mut inside = Command::new("/bin/sh");
+        self.dress(&mut inside, self.uid);
+        inside.args(["-c", "echo 0 >\"$0/cgroup.procs\" && exec \"$@\""]).arg(cgroup);
+        inside.arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            inside.env(key, value.unwrap());
+        }
+        inside
+    }
+
     fn dress(&self, command: &mut Command, uid: Option<u32>) {
         command
             .env_clear()
@@ -226,7 +242,10 @@ impl Daemon {
     pub fn launch(&mut self) {
         let out =
             fs::OpenOptions::new().create(true).append(true).open(self.path().join("keepd.out")).unwrap();
-        let mut command = self.keepd();
+        let mut command = match &self.cgroup {
+            Some(folder) => self.within(folder, &self.keepd()),
+            None => self.keepd(),
+        };
         command.stdout(out.try_clone().unwrap()).stderr(out);
         let child = command.spawn().unwrap();
         self.keeper = child.id();

@@ -307,13 +307,7 @@ impl Oracle {
                     "{run} is not watched"
                 );
             }
-            Effect::Adjust { run, .. } => {
-                self.live_run(kernel, *run);
-                assert!(
-                    kernel.runs[&run.0].exit.is_none(),
-                    "{run} is held to other resources when it has ended"
-                );
-            }
+            Effect::Adjust { run, .. } => self.live_run(kernel, *run),
             Effect::SignalTree { run, .. } => {
                 self.live_run(kernel, *run);
                 assert!(
@@ -353,6 +347,18 @@ impl Oracle {
                     self.resync || self.of(&name).maybe_open,
                     "{name} is called a crash loop and is none"
                 );
+            }
+            Effect::Emit(n) if n.kind == NoticeKind::Watch && n.message.ends_with("it is restarted") => {
+                let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
+                let (spec, started) =
+                    (machine.view(machine.id(name.as_str()).unwrap()).spec, &kernel.runs[&run.0].started);
+                let lasted = now.since(started.expect("watched before it was started"));
+                assert!(lasted >= spec.watch.unwrap().lasting, "{name} was watched for {lasted} only");
+                if lasted >= spec.backoff.reset_after {
+                    let past = self.of(&name);
+                    (past.attempts, past.open) = (0, false);
+                    past.failures.clear();
+                }
             }
             Effect::Emit(n) if n.kind == NoticeKind::State && n.message.contains(" is stopping: ") => {
                 let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
