@@ -30,6 +30,7 @@ const TESTS: &[(&str, fn())] = &[
     ("what was not delegated is a failure that says so", what_was_not_delegated_is_a_failure_that_says_so),
     ("strangers in keepd's cgroup are named", strangers_in_keepds_cgroup_are_named),
     ("a watch restarts what grows", a_watch_restarts_what_grows),
+    ("the kernel tells a watch that memory grows", the_kernel_tells_a_watch_that_memory_grows),
 ];
 
 #[test]
@@ -270,5 +271,25 @@ fn a_watch_restarts_what_grows() {
     assert!(!is_alive(first), "two at once: {web}");
     let events = d.ctl_ok(&["events"]);
     assert!(events.contains("web used more than 20MiB of memory for 1s, it is restarted"), "{events}");
+    d.shutdown();
+}
+
+fn the_kernel_tells_a_watch_that_memory_grows() {
+    let keys = format!(
+        "watch = {{ memory = \"20MiB\", for = \"1s\", action = \"alert\" }}\n{}",
+        table("memory-high = \"20MiB\"")
+    );
+    let script =
+        "while ! test -e grow; do sleep 0.1; done; x=$(head -c 24000000 /dev/zero | tr '\\0' x); sleep 1000";
+    let d = Daemon::start(&service("web", script, &keys));
+    d.wait_running("web");
+    wait_for("the manager to look no more, and listen", LATER, || {
+        let open = fs::read_dir(format!("/proc/{}/fdinfo", d.manager())).unwrap().flatten();
+        open.filter_map(|fd| fs::read_to_string(fd.path()).ok())
+            .any(|t| t.contains("inotify wd:"))
+            .then_some(())
+    });
+    fs::write(d.path().join("grow"), "").unwrap();
+    d.wait_service("web", "an alert", |s| s["reason"] == "used more than 20MiB of memory for 1s");
     d.shutdown();
 }

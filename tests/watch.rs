@@ -33,11 +33,21 @@ fn too_much_cpu_for_too_long_is_restarted() {
 /// The manager may not look into a service's processes: where no cgroup tells, root has to.
 #[test]
 fn memory_is_watched_with_and_without_a_controller() {
+    memory_is_watched(false);
+}
+
+/// An ordinary user's keepd has no cgroups in most places: then it is the descendants that count.
+#[test]
+fn memory_is_watched_in_user_mode() {
+    memory_is_watched(true);
+}
+
+fn memory_is_watched(as_user: bool) {
     let script =
         "x=$(head -c 40000000 /dev/zero | tr '\\0' x); echo full; read -r wait <fifo; x=; read -r wait <fifo";
     let watch = "watch = { memory = \"20MiB\", for = \"1s\", action = \"alert\" }\n";
     let calm = "watch = { memory = \"900MiB\", for = \"1s\", action = \"alert\" }\n";
-    let mut d = Setup { services: "", daemon: "", ..Setup::default() }.prepare();
+    let mut d = Setup { as_user, ..Setup::default() }.prepare();
     nix::unistd::mkfifo(&d.path().join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
     d.write_config(&(service("web", script, watch) + &service("calm", "exec sleep 1000", calm)));
     d.launch();

@@ -115,6 +115,9 @@ pub enum Effect {
     KillTree { run: RunId },
     /// Find out what a live run uses; `memory`: that too, it may take longer. Answered by `Fact::Measured`.
     Measure { run: RunId, memory: bool },
+    /// Answer with `Fact::Measured`, once, as soon as the run's events of memory.high tell that it may use more memory
+    /// than `above` bytes.
+    Listen { run: RunId, above: u64 },
     /// Hold a live run to the resources that its service has in this plan.
     Adjust { service: ServiceId, run: RunId, generation: Generation },
     /// The run is over and accounted for: drain its output, then the keeper may forget it.

@@ -126,10 +126,12 @@ impl Machine {
         let Some(live) = self.at_mut(id).rec.state.live_mut() else { return };
         let refused = (!why.is_empty()).then_some(why);
         if live.refused == refused {
-            return;
+            // A lower memory.high tells nothing of what was used before.
+            return self.watch_anew(id);
         }
         live.refused.clone_from(&refused);
         self.touch(id);
+        self.watch_anew(id);
         if let Some(why) = refused {
             let message = format!("{} runs on with the resources that it had: {why}", self.at(id).name);
             self.notice(id, NoticeKind::State, message, Some(run));

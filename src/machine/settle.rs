@@ -154,6 +154,7 @@ impl Machine {
         let run = live.run;
         self.out.push(Effect::Adjust { service: id, run, generation });
         self.touch(id);
+        self.sync_watch(id);
     }
 
     fn launch_if_may(&mut self, id: ServiceId, auto: bool) {

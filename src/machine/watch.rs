@@ -6,7 +6,7 @@
 use super::{
     Effect, Machine, NoticeKind, ServiceId, Time,
     event::Reading,
-    service::{Bounce, State},
+    service::{Bounce, Live, State},
 };
 use crate::plan::{Meter, Millis, RunId, Watch, WatchAction};
 
@@ -25,7 +25,9 @@ const BLIND: u32 = 3;
 pub(super) struct Gauge {
     /// What it is watched for; another watch begins anew.
     watch: Option<Watch>,
-    /// Its entry in the machine's readings.
+    /// The kernel tells when it uses more memory than this, which is within its watch: below, nothing is read.
+    mark: Option<u64>,
+    /// Its entry in the machine's readings; none while the kernel is to tell.
     due: Option<Time>,
     /// The last reading: when it was taken, and the CPU time used by then.
     last: Option<(Time, Option<u64>)>,
@@ -55,6 +57,12 @@ fn next(now: Time, watch: &Watch) -> Time {
     Time((now.0 / interval + 1) * interval)
 }
 
+/// Where the kernel tells, by the events of memory.high, that there may be too much: at or below the watch's limit.
+fn mark(watch: &Watch, live: &Live) -> Option<u64> {
+    let high = live.resources.memory_high.filter(|_| live.refused.is_none())?;
+    watch.memory.filter(|limit| *limit >= high && watch.cpu.is_none()).map(|_| high)
+}
+
 impl Machine {
     /// When the next reading is to be taken.
     pub(super) fn reading_deadline(&self) -> Option<Time> {
@@ -63,18 +71,30 @@ impl Machine {
 
     /// Follows a change of state or of the watch: what runs is measured, and nothing else.
     pub(super) fn sync_watch(&mut self, id: ServiceId) {
-        let now = self.now;
         let svc = &mut self.services[id.0 as usize];
         let runs = matches!(svc.rec.state, State::Running { .. });
         let watch = svc.spec.watch.filter(|_| runs);
-        if svc.gauge.watch == watch {
+        let mark = watch.zip(svc.rec.state.live()).and_then(|(watch, live)| mark(&watch, live));
+        if (svc.gauge.watch, svc.gauge.mark) == (watch, mark) {
             return;
         }
+        self.begin_watch(id, watch, mark);
+    }
+
+    /// Forgets all readings: what is known of a watched run may be true no more.
+    pub(super) fn watch_anew(&mut self, id: ServiceId) {
+        self.begin_watch(id, None, None);
+        self.sync_watch(id);
+    }
+
+    fn begin_watch(&mut self, id: ServiceId, watch: Option<Watch>, mark: Option<u64>) {
+        let now = self.now;
+        let svc = &mut self.services[id.0 as usize];
         if let Some(due) = svc.gauge.due {
             self.readings.remove(&(due, id));
         }
         let due = watch.as_ref().map(|w| next(now, w));
-        svc.gauge = Gauge { watch, due, ..Gauge::default() };
+        svc.gauge = Gauge { watch, mark, due, ..Gauge::default() };
         self.readings.extend(due.map(|due| (due, id)));
     }
 
@@ -95,10 +115,19 @@ impl Machine {
     /// A reading of a run.
     pub(super) fn measured(&mut self, run: RunId, reading: Reading) {
         let Some(&id) = self.runs.get(&run) else { return };
-        let svc = self.at_mut(id);
+        let now = self.now;
+        let svc = &mut self.services[id.0 as usize];
         let gauge = &mut svc.gauge;
         let Some(watch) = gauge.watch.filter(|_| !svc.face.held) else { return };
         let Reading { at, memory, cpu_us } = reading;
+        let woken = gauge.due.is_none();
+        if woken {
+            let due = next(now, &watch);
+            gauge.due = Some(due);
+            self.readings.insert((due, id));
+        }
+        let svc = &mut self.services[id.0 as usize];
+        let gauge = &mut svc.gauge;
         let before = gauge.last;
         if before.is_some_and(|(last, _)| at <= last) {
             return;
@@ -127,6 +156,19 @@ impl Machine {
                 // What was not seen does not count.
                 None => self.at_mut(id).gauge.of(meter).since = None,
             }
+        }
+        if !woken {
+            self.sleep(id, run, memory);
+        }
+    }
+
+    /// Takes no more readings until the kernel tells, where it can and little is used.
+    fn sleep(&mut self, id: ServiceId, run: RunId, memory: Option<u64>) {
+        let gauge = &mut self.services[id.0 as usize].gauge;
+        let Some(mark) = gauge.mark.filter(|mark| memory.is_some_and(|used| used <= *mark)) else { return };
+        if let Some(due) = gauge.due.take() {
+            self.readings.remove(&(due, id));
+            self.out.push(Effect::Listen { run, above: mark });
         }
     }
 

@@ -4,6 +4,7 @@
 use super::{
     handover::{HandOver, RunPipes},
     link::{Link, Packet},
+    listen::Listener,
     pending::Pending,
     plans::Plans,
     publish::{Publisher, last_exit},
@@ -43,6 +44,7 @@ pub(super) struct Actor {
     pub(super) exiting: Option<Vec<Name>>,
     /// What the keeper is to be told at the end of this turn; see [`Link::send`].
     outbox: Vec<Vec<Request>>,
+    pub(super) listener: Listener,
     /// What watched runs use, as read while effects were performed.
     readings: Vec<Fact>,
     /// Services whose view is older than their state.
@@ -76,6 +78,7 @@ impl Actor {
             runs: HashMap::new(),
             exiting: None,
             outbox: Vec::new(),
+            listener: Listener::default(),
             readings: Vec::new(),
             stale,
             dirty: true,
@@ -222,6 +225,7 @@ impl Actor {
 
     fn forget_run(&mut self, run: RunId) {
         let Some(gone) = self.runs.remove(&run) else { return };
+        self.listener.remove(run);
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
         if !in_use && self.plans.drop_unused(gone.generation) {
@@ -263,6 +267,27 @@ impl Actor {
         }
     }
 
+    /// Has the kernel tell when a run may use more memory than this.
+    fn listen(&mut self, run: RunId, above: u64) {
+        let Some(cgroup) = self.runs.get(&run).and_then(|l| self.publisher.cgroup(&l.service, run)) else {
+            return;
+        };
+        let listening = self.listener.add(run, &cgroup);
+        // What happened before is not told; where nothing can be told, it is looked at as if it were.
+        if listening.is_err() || usage::memory(&cgroup).is_some_and(|used| used > above) {
+            self.listener.remove(run);
+            self.measure(run, true);
+        }
+    }
+
+    /// Some runs may use much memory.
+    pub(super) fn heard(&mut self) {
+        for run in self.listener.take() {
+            self.measure(run, true);
+        }
+        self.perform(Vec::new());
+    }
+
     /// Reads what a run uses from its cgroup; where that does not tell, the keeper finds it out.
     fn measure(&mut self, run: RunId, with_memory: bool) {
         let cgroup = self.runs.get(&run).and_then(|live| self.publisher.cgroup(&live.service, run));
@@ -290,6 +315,7 @@ impl Actor {
                 let request = Request::Launch { run, service: name.clone(), generation, entry };
                 groups.entry(name).or_default().push(request);
             }
+            Effect::Listen { run, above } => self.listen(run, above),
             Effect::Measure { run, memory } => self.measure(run, memory),
             Effect::Adjust { service, run, generation } => {
                 let name = self.machine.view(service).spec.name.clone();

@@ -8,6 +8,7 @@ pub mod events;
 pub mod handle;
 mod handover;
 mod link;
+mod listen;
 mod logstream;
 mod pending;
 mod plans;
@@ -186,6 +187,10 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
                     let Ok(report) = inputs.logs.try_recv() else { break };
                     actor.report(report);
                 }
+            }
+            heard = actor.listener.heard() => {
+                heard?;
+                actor.heard();
             }
             Some(ask) = inputs.api.recv() => ask_actor(&mut actor, ask),
             fired = inputs.timer.readable() => {

@@ -300,7 +300,7 @@ impl Oracle {
                     self.may_stop(machine, *run);
                 }
             }
-            Effect::Measure { run, .. } => {
+            Effect::Measure { run, .. } | Effect::Listen { run, .. } => {
                 self.live_run(kernel, *run);
                 assert!(
                     machine.view(machine.run_owner(*run).unwrap()).spec.watch.is_some(),

@@ -155,11 +155,12 @@ fn random_service(rng: &mut Rng, name: &str, earlier: &[&str], density: u64) -> 
     s.stop.timeout = Millis(rng.pick(&[0, 50, 1000, 10_000]));
     if rng.chance(300) {
         s.resources.memory_max = rng.pick(&[None, Some(1 << 20), Some(1 << 30)]);
+        s.resources.memory_high = rng.pick(&[None, Some(1 << 19)]);
     }
     if rng.chance(200) {
         s.watch = Some(Watch {
             memory: Some(1 << 20),
-            cpu: Some(50),
+            cpu: rng.pick(&[None, Some(50)]),
             lasting: Millis::secs(rng.pick(&[60, 120])),
             action: rng.pick(&[WatchAction::Alert, WatchAction::Restart]),
         });

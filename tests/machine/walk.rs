@@ -219,7 +219,7 @@ impl Node {
                     assert!(self.runs.values().all(|r| left_behind.iter().any(|n| n.as_str() == r.name)));
                     self.exited = true;
                 }
-                Effect::Measure { .. } | Effect::Adjust { .. } => {
+                Effect::Measure { .. } | Effect::Listen { .. } | Effect::Adjust { .. } => {
                     panic!("nothing here is watched or changes")
                 }
                 Effect::Reply { .. } | Effect::Emit(_) | Effect::Removed { .. } => {}

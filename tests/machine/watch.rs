@@ -128,6 +128,58 @@ fn cpu_counts_as_the_share_between_readings() {
 }
 
 #[test]
+fn the_kernel_wakes_a_watch_that_need_not_look() {
+    let mut spec = watched(WatchAction::Restart);
+    spec.resources.memory_high = Some(80 * MIB);
+    spec.watch.as_mut().unwrap().cpu = None;
+    let mut h = Host::up(one(spec.clone()));
+    let e = h.next(80 * MIB, 0);
+    assert!(e.contains(&Effect::Listen { run: RUN, above: 80 * MIB }), "{e:?}");
+    assert_eq!(h.m.next_deadline(), None, "nothing is read");
+    // Much later the kernel tells of more: from then on it is looked at, for as long as it is more.
+    h.now.0 += 10_000_000;
+    assert_eq!(h.read(RUN, 101 * MIB, 0), []);
+    for _ in 0..3 {
+        assert!(told(&h.next(101 * MIB, 0), NoticeKind::Watch).is_empty());
+    }
+    h.next(90 * MIB, 0);
+    assert!(h.m.next_deadline().is_some(), "within the watch, and above what the kernel tells of");
+    let e: Vec<Effect> = (0..5).flat_map(|_| h.next(101 * MIB, 0)).collect();
+    assert_eq!(told(&e, NoticeKind::Watch).len(), 1, "{e:?}");
+
+    // The kernel cannot tell of CPU time, nor of less memory than memory-high.
+    let mut low = spec.clone();
+    low.watch.as_mut().unwrap().memory = Some(79 * MIB);
+    let mut busy = spec;
+    busy.watch.as_mut().unwrap().cpu = Some(10);
+    for spec in [low, busy] {
+        let mut h = Host::up(one(spec));
+        h.next(MIB, 0);
+        assert!(h.m.next_deadline().is_some());
+    }
+}
+
+#[test]
+fn other_resources_are_looked_at_before_the_kernel_is_trusted_to_tell() {
+    let mut spec = watched(WatchAction::Restart);
+    spec.watch.as_mut().unwrap().cpu = None;
+    spec.resources.memory_high = Some(80 * MIB);
+    let mut h = Host::up(one(spec.clone()));
+    h.next(MIB, 0);
+    assert_eq!(h.m.next_deadline(), None);
+    spec.resources.memory_high = Some(60 * MIB);
+    h.apply(spec);
+    assert!(h.m.next_deadline().is_some());
+    h.next(MIB, 0);
+    assert_eq!(h.m.next_deadline(), None);
+    h.fact(Fact::Adjusted { run: RUN, why: String::new() });
+    assert!(h.m.next_deadline().is_some(), "only now it holds");
+    h.fact(Fact::Adjusted { run: RUN, why: "it cannot be had".into() });
+    h.next(MIB, 0);
+    assert!(h.m.next_deadline().is_some(), "who is not held to it is not told of either");
+}
+
+#[test]
 fn an_alert_is_told_once_and_taken_back() {
     let mut h = Host::up(one(watched(WatchAction::Alert)));
     let alerts: Vec<String> = (0..9).flat_map(|_| told(&h.next(101 * MIB, 10), NoticeKind::Watch)).collect();

@@ -278,6 +278,7 @@ impl World {
                 | Effect::SignalTree { run, .. }
                 | Effect::KillTree { run }
                 | Effect::Measure { run, .. }
+                | Effect::Listen { run, .. }
                 | Effect::Release { run } => {
                     let owner = self.machine.run_owner(*run);
                     Some(self.machine.view(owner.expect("an effect on a run of nobody")).name.clone())
@@ -352,6 +353,12 @@ impl World {
                 self.kernel.runs.get_mut(&run.0).unwrap().resources = spec.resources;
             }
             Effect::Measure { run, .. } => self.kernel.measure(now, rng, odds, self.manager, run.0),
+            Effect::Listen { run, above } => {
+                assert!(above > 0, "every run uses memory");
+                if rng.chance(odds.greedy) {
+                    self.kernel.measure(now, rng, odds, self.manager, run.0);
+                }
+            }
             Effect::Signal { run, signal } => self.kernel.signal_main(now, rng, odds, run.0, signal),
             Effect::SignalTree { run, .. } => self.kernel.signal_tree(now, rng, odds, run.0),
             Effect::KillTree { run } => self.kernel.kill_tree(now, rng, run.0),
