@@ -18,6 +18,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 const TESTS: &[(&str, fn())] = &[
@@ -55,8 +56,9 @@ fn with_controllers() {
     }
     let mut failed = Vec::new();
     for (name, test) in TESTS {
+        let began = Instant::now();
         match catch_unwind(AssertUnwindSafe(test)) {
-            Ok(()) => println!("ok: {name}"),
+            Ok(()) => println!("ok: {name} ({:.1?})", began.elapsed()),
             Err(_) => failed.push(name),
         }
     }
@@ -219,8 +221,8 @@ fn what_was_not_delegated_is_a_failure_that_says_so() {
     let web = |of: &str| service("web", "exec sleep 1000", &format!("restart = \"never\"\n{}", table(of)));
     let services = web("memory-max = \"64MiB\"");
     let d = Setup { services: &services, cgroup: Some(unit.path()), ..Setup::default() }.start();
-    let lacks = "cannot set resources.memory-max: the cgroup of keepd, /sys/fs/cgroup/keepd-outer/unit, was not given the \
-                 memory controller";
+    let lacks = "cannot set resources.memory-max: the cgroup of keepd, /sys/fs/cgroup/keepd-outer/unit, was \
+                 not given the memory controller";
     let web_now = d.wait_service("web", "to fail", |s| s["state"] == "failed");
     assert!(web_now["reason"].as_str().unwrap().contains(lacks), "{web_now}");
 
@@ -264,8 +266,9 @@ fn strangers_in_keepds_cgroup_are_named() {
 
 fn a_watch_restarts_what_grows() {
     let watch = "watch = { memory = \"20MiB\", for = \"1s\" }\n";
-    let script = "test -e grown && exec sleep 1000; touch grown; x=$(head -c 40000000 /dev/zero | tr '\\0' x); sleep 1000";
-    let d = Daemon::start(&service("web", script, watch));
+    let grow = "x=$(head -c 40000000 /dev/zero | tr '\\0' x)";
+    let script = format!("test -e grown && exec sleep 1000; touch grown; {grow}; sleep 1000");
+    let d = Daemon::start(&service("web", &script, watch));
     let first = d.wait_running("web");
     let web = d.wait_service("web", "a successor", |s| s["restarts"] == 1 && s["state"] == "running");
     assert!(!is_alive(first), "two at once: {web}");

@@ -8,7 +8,6 @@ use super::{
     pending::Pending,
     plans::Plans,
     publish::{Publisher, last_exit},
-    usage,
 };
 use crate::{
     keeper::protocol::{Kept, News, NoteLevel, Request, Up},
@@ -46,7 +45,7 @@ pub(super) struct Actor {
     outbox: Vec<Vec<Request>>,
     pub(super) listener: Listener,
     /// What watched runs use, as read while effects were performed.
-    readings: Vec<Fact>,
+    pub(super) readings: Vec<Fact>,
     /// Services whose view is older than their state.
     stale: BTreeSet<ServiceId>,
     /// Something changed since the last snapshot.
@@ -265,39 +264,6 @@ impl Actor {
             let facts = std::mem::take(&mut self.readings);
             self.step_all(facts.into_iter().map(Event::Fact));
         }
-    }
-
-    /// Has the kernel tell when a run may use more memory than this.
-    fn listen(&mut self, run: RunId, above: u64) {
-        let Some(cgroup) = self.runs.get(&run).and_then(|l| self.publisher.cgroup(&l.service, run)) else {
-            return;
-        };
-        let listening = self.listener.add(run, &cgroup);
-        // What happened before is not told; where nothing can be told, it is looked at as if it were.
-        if listening.is_err() || usage::memory(&cgroup).is_some_and(|used| used > above) {
-            self.listener.remove(run);
-            self.measure(run, true);
-        }
-    }
-
-    /// Some runs may use much memory.
-    pub(super) fn heard(&mut self) {
-        for run in self.listener.take() {
-            self.measure(run, true);
-        }
-        self.perform(Vec::new());
-    }
-
-    /// Reads what a run uses from its cgroup; where that does not tell, the keeper finds it out.
-    fn measure(&mut self, run: RunId, with_memory: bool) {
-        let cgroup = self.runs.get(&run).and_then(|live| self.publisher.cgroup(&live.service, run));
-        let memory = cgroup.as_deref().filter(|_| with_memory).and_then(usage::memory);
-        let cpu_us = cgroup.as_deref().and_then(usage::cpu);
-        if cpu_us.is_none() || with_memory && memory.is_none() {
-            return self.tell(Request::Measure { run });
-        }
-        let reading = Reading { at: now(), memory, cpu_us };
-        self.readings.push(Fact::Measured { run, reading });
     }
 
     fn perform_one(&mut self, effect: Effect, groups: &mut BTreeMap<Name, Vec<Request>>) {

@@ -10,6 +10,7 @@ mod handover;
 mod link;
 mod listen;
 mod logstream;
+mod measure;
 mod pending;
 mod plans;
 mod publish;
