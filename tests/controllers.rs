@@ -3,7 +3,7 @@
 //!
 //! Many hosts, and most build machines, have no controllers in cgroup v2. There all of this runs in a guest: a small
 //! kernel in QEMU, started by the one test of this file, in which this very program runs again.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "it starts programs, and times itself")]
 
 mod common;
 #[path = "controllers/guest.rs"]

@@ -284,6 +284,19 @@ impl Oracle {
         past.maybe_open |= past.most.len() >= needed;
     }
 
+    /// Its watch restarts it: not before its time, and a run that has lasted has made up for earlier failures.
+    fn watched(&mut self, machine: &Machine, kernel: &Kernel, name: &Name, run: RunId, now: Time) {
+        let spec = machine.view(machine.id(name.as_str()).unwrap()).spec.clone();
+        let started = kernel.runs[&run.0].started.expect("watched before it was started");
+        let lasted = now.since(started);
+        assert!(lasted >= spec.watch.unwrap().lasting, "{name} was watched for {lasted} only");
+        if lasted >= spec.backoff.reset_after {
+            let past = self.of(name);
+            (past.attempts, past.open) = (0, false);
+            past.failures.clear();
+        }
+    }
+
     /// What one effect may be.
     pub fn effect(&mut self, machine: &Machine, kernel: &Kernel, effect: &Effect, now: Time) {
         match effect {
@@ -349,16 +362,7 @@ impl Oracle {
                 );
             }
             Effect::Emit(n) if n.kind == NoticeKind::Watch && n.message.ends_with("it is restarted") => {
-                let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
-                let (spec, started) =
-                    (machine.view(machine.id(name.as_str()).unwrap()).spec, &kernel.runs[&run.0].started);
-                let lasted = now.since(started.expect("watched before it was started"));
-                assert!(lasted >= spec.watch.unwrap().lasting, "{name} was watched for {lasted} only");
-                if lasted >= spec.backoff.reset_after {
-                    let past = self.of(&name);
-                    (past.attempts, past.open) = (0, false);
-                    past.failures.clear();
-                }
+                self.watched(machine, kernel, n.service.as_ref().unwrap(), n.run.unwrap(), now);
             }
             Effect::Emit(n) if n.kind == NoticeKind::State && n.message.contains(" is stopping: ") => {
                 let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
