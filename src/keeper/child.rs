@@ -12,17 +12,17 @@ use super::{
     environment::Command,
     exec,
     identity::Becoming,
-    order::Role,
+    order::Kind,
     pipes::Pipes,
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Scheduling, ServiceSpec, Stderr, Syscalls},
+    plan::{LaunchSpec, Limit, Scheduling, Stderr, Syscalls},
     sys::{
         Errno, caps, cgroup, fd, file, limits, prctl, process,
         record::{self, Record},
         schedule,
-        seccomp::Filter,
+        seccomp::{self, Filter},
         signal, syscalls,
     },
 };
@@ -42,29 +42,32 @@ pub(super) struct Own {
     oom_score: i32,
     /// What its children can be held to: `syscalls = "default"` and `"service"`.
     filters: [Filter; 2],
+    /// It holds itself to the first of these, and to gaining no privileges.
+    restricted: bool,
 }
 
 impl Own {
-    /// Looks.
-    pub(super) fn new() -> Own {
+    /// Looks, and becomes what `kind` says. Where the kernel will not have that, each child finds out, and says so.
+    pub(super) fn new(kind: Kind) -> Own {
+        let filters = [syscalls::deny_dangerous(), syscalls::allow_service()];
+        let restrict = || prctl::no_new_privileges().and_then(|()| filters[0].install());
+        let restricted = kind == Kind::Restricted && restrict().is_ok();
         // Where /proc does not tell, it is what it nearly always is.
-        Own {
-            bounding: caps::bounding(),
-            oom_score: schedule::oom_score().unwrap_or(0),
-            filters: [syscalls::deny_dangerous(), syscalls::allow_service()],
-        }
+        let oom_score = schedule::oom_score().unwrap_or(0);
+        Own { bounding: caps::bounding(), oom_score, filters, restricted }
     }
 }
 
 /// All that the child needs.
 pub(super) struct Prepared<'a> {
-    spec: &'a ServiceSpec,
+    launch: &'a LaunchSpec,
     stdin: BorrowedFd<'a>,
     stdout: BorrowedFd<'a>,
     stderr: BorrowedFd<'a>,
     becoming: Option<Becoming>,
     /// Of the main process, for a job.
     main: Option<BorrowedFd<'a>>,
+    /// What is not inherited.
     filter: Option<&'a Filter>,
     /// The launcher's own oom_score_adj.
     oom_score: i32,
@@ -75,30 +78,33 @@ impl<'a> Prepared<'a> {
     /// Reads and allocates all that is to be read and allocated. `pipes`: those whose write ends become stdout
     /// and stderr.
     pub(super) fn new(
-        spec: &'a ServiceSpec,
-        role: Role,
-        invocation: &str,
+        launch: &'a LaunchSpec,
+        command: Command,
         own: &'a Own,
         null: BorrowedFd<'a>,
         pipes: &'a Pipes,
         main: Option<&'a OwnedFd>,
     ) -> Result<Prepared<'a>, Failure> {
         let stdout = pipes.stdout.write.as_ref().map_or(null, AsFd::as_fd);
-        let stderr = match spec.launch.stderr {
+        let stderr = match launch.stderr {
             Stderr::Merge => stdout,
             Stderr::Separate => pipes.stderr.write.as_ref().map_or(null, AsFd::as_fd),
             Stderr::Discard => null,
         };
-        let becoming = Becoming::new(&spec.launch, own.bounding)?;
-        let command = Command::new(spec, role, invocation)?;
+        let becoming = Becoming::new(launch, own.bounding)?;
         let main = main.map(AsFd::as_fd);
         let oom_score = own.oom_score;
-        let filter = match spec.launch.sandbox.syscalls {
+        if own.restricted && !launch.is_restricted() {
+            let (object, why) = (launch.sandbox.syscalls.as_str(), "the launcher itself is held to more");
+            return Err(Failure::ours(Step::Syscalls, object, why));
+        }
+        let filter = match launch.sandbox.syscalls {
+            Syscalls::Default if own.restricted => None,
             Syscalls::Default => Some(&own.filters[0]),
             Syscalls::Service => Some(&own.filters[1]),
             Syscalls::Off => None,
         };
-        Ok(Prepared { spec, stdin: null, stdout, stderr, becoming, main, filter, oom_score, command })
+        Ok(Prepared { launch, stdin: null, stdout, stderr, becoming, main, filter, oom_score, command })
     }
 }
 
@@ -127,10 +133,10 @@ fn steps(
     if let Some((base, name)) = join {
         join_cgroup(base, name)?;
     }
-    let launch = &prepared.spec.launch;
+    let launch = prepared.launch;
     let rules = confine::enter(&launch.sandbox, prepared.main)?;
     schedule(&launch.scheduling, prepared.oom_score)?;
-    set_limits(prepared.spec)?;
+    set_limits(&launch.limits)?;
     process::umask(launch.umask);
     if let Some(becoming) = &prepared.becoming {
         becoming.take_on()?;
@@ -147,9 +153,10 @@ fn steps(
     file::change_dir(&launch.directory)
         .map_err(|e| Failure::call(Step::Directory, e, launch.directory.display().to_string()))?;
     fd::cloexec_from(3).map_err(|e| Failure::call(Step::Descriptors, e, ""))?;
-    if let Some(filter) = prepared.filter {
+    if launch.sandbox.syscalls != Syscalls::Off {
         let object = launch.sandbox.syscalls.as_str();
-        filter.install().map_err(|e| match e {
+        let held = prepared.filter.map_or_else(seccomp::verify, Filter::install);
+        held.map_err(|e| match e {
             Errno::ENOSYS | Errno::EINVAL => {
                 Failure::ours(Step::Syscalls, object, "this kernel has no filters of system calls (seccomp)")
             }
@@ -192,9 +199,9 @@ fn schedule(wanted: &Scheduling, own: i32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn set_limits(spec: &ServiceSpec) -> Result<(), Failure> {
+fn set_limits(wanted: &[Limit]) -> Result<(), Failure> {
     let show = |v: Option<u64>| v.map_or("unlimited".into(), |v| v.to_string());
-    for l in &spec.launch.limits {
+    for l in wanted {
         limits::set(l.resource, limits::Pair { soft: l.soft, hard: l.hard }).map_err(|e| {
             let to =
                 if l.soft == l.hard { show(l.soft) } else { format!("{}:{}", show(l.soft), show(l.hard)) };

@@ -9,7 +9,7 @@ use super::{
     step::{Failure, Step},
 };
 use crate::{
-    plan::{EnvFile, Job, Reload, ServiceSpec},
+    plan::{EnvFile, LaunchSpec},
     sys::{Errno, fd, process::Strings},
 };
 use std::{collections::BTreeMap, ffi::CString, os::fd::AsFd};
@@ -32,8 +32,12 @@ pub(super) struct Command {
 
 impl Command {
     /// Reads the environment files, and puts it all together.
-    pub(super) fn new(spec: &ServiceSpec, role: Role, invocation: &str) -> Result<Command, Failure> {
-        let argv = argv(role, spec);
+    pub(super) fn new(
+        launch: &LaunchSpec,
+        argv: &[String],
+        role: Role,
+        invocation: &str,
+    ) -> Result<Command, Failure> {
         let Some(program) = argv.first() else {
             return Err(Failure::ours(Step::Exec, "the command", "it is empty"));
         };
@@ -41,7 +45,7 @@ impl Command {
             CString::new(s)
                 .map_err(|_| Failure::ours(Step::Exec, program, "a NUL character in it or its settings"))
         };
-        let env = environment(spec, role, invocation)?;
+        let env = environment(launch, role, invocation)?;
         let args = argv.iter().map(|a| text(a.clone())).collect::<Result<Vec<_>, _>>()?;
         let vars = env.iter().map(|(k, v)| text(format!("{k}={v}"))).collect::<Result<Vec<_>, _>>()?;
         let path = (!program.contains('/')).then(|| env.get("PATH").cloned().unwrap_or_default());
@@ -57,24 +61,13 @@ impl Command {
     }
 }
 
-fn argv(role: Role, spec: &ServiceSpec) -> &[String] {
-    match role {
-        Role::Main => &spec.launch.argv,
-        Role::Job { job: Job::Stop, .. } => &spec.stop.command,
-        Role::Job { job: Job::Reload, .. } => match &spec.reload {
-            Reload::Command(argv) => argv,
-            Reload::Signal(_) => &[],
-        },
-    }
-}
-
 fn environment(
-    spec: &ServiceSpec,
+    launch: &LaunchSpec,
     role: Role,
     invocation: &str,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let mut env = spec.launch.env.clone();
-    for file in &spec.launch.env_files {
+    let mut env = launch.env.clone();
+    for file in &launch.env_files {
         env.extend(read(file)?);
     }
     env.insert("INVOCATION_ID".into(), invocation.into());

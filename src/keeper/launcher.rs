@@ -7,14 +7,19 @@
 use super::{
     base::{Base, Place},
     child::{self, Own, Prepared},
-    control, measure,
-    order::{LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
+    control,
+    environment::Command,
+    measure,
+    order::{Kind, LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
     pipes::Pipes,
     state::complain,
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Generation, Name, ServiceSpec, image::Image},
+    plan::{
+        Generation, Job, Name, Reload,
+        image::{Image, ImageError, Launched},
+    },
     sys::{
         self, Errno,
         birth::Cradle,
@@ -28,7 +33,10 @@ use crate::{
         signal,
     },
 };
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    mem,
+    os::fd::{AsFd, OwnedFd},
+};
 
 const INTERNAL: i32 = 70;
 
@@ -67,8 +75,8 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
         };
         let order = serde_json::from_slice(&buffer[..len]).map_err(|_| ("an order", Errno::EBADMSG))?;
         let (report, sent) = match (order, &mut launcher) {
-            (Order::Begin { base, open_files }, _) => {
-                launcher = Some(Launcher::new(proof, base, open_files, fds)?);
+            (Order::Begin { base, open_files, kind }, _) => {
+                launcher = Some(Launcher::new(proof, base, open_files, kind, fds)?);
                 continue;
             }
             (_, None) => return Err(("its first order", Errno::EBADMSG)),
@@ -115,6 +123,7 @@ impl Launcher {
         proof: SingleThread,
         base: Option<Place>,
         open_files: Option<Pair>,
+        kind: Kind,
         fds: Vec<OwnedFd>,
     ) -> Result<Launcher, (&'static str, Errno)> {
         let record = fds.into_iter().next().ok_or(("its record", Errno::EBADF))?;
@@ -126,7 +135,7 @@ impl Launcher {
             cradle: Cradle::new(proof).map_err(|e| ("a stack", e))?,
             record: Record::open(record.as_fd()).map_err(|e| ("its record", e))?,
             null: fd::open_null().map_err(|e| ("/dev/null", e))?,
-            own: Own::new(),
+            own: Own::new(kind),
             base: base.map(Base::new).transpose().map_err(|e| ("its cgroup", e))?,
             plan: Err("no plan is held".into()),
         })
@@ -152,29 +161,29 @@ impl Launcher {
 
     fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(i32, Pipes), (i32, Failure)> {
         let unborn = |failure| (0, failure);
-        let spec = self.spec(&launch.service, launch.entry).map_err(unborn)?;
+        let (Launched { launch: spec, resources, .. }, argv) = self.spec(launch).map_err(unborn)?;
         let mut fds = fds;
         let main = match launch.role {
             Role::Main => None,
             Role::Job { .. } => fds.pop(),
         };
         let pipes = match launch.role {
-            Role::Main => Pipes::new(&spec.launch),
+            Role::Main => Pipes::new(&spec),
             Role::Job { .. } => Pipes::beside(launch.pipes, fds),
         };
         let pipes = pipes.map_err(unborn)?;
         let null = self.null.as_fd();
-        let (role, invocation) = (launch.role, &launch.invocation);
-        let prepared = Prepared::new(&spec, role, invocation, &self.own, null, &pipes, main.as_ref());
+        let command = Command::new(&spec, &argv, launch.role, &launch.invocation).map_err(unborn)?;
+        let prepared = Prepared::new(&spec, command, &self.own, null, &pipes, main.as_ref());
         let prepared = prepared.map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
                 if launch.role == Role::Main {
-                    control::plant(base, name, &spec.resources).map_err(unborn)?;
+                    control::plant(base, name, &resources).map_err(unborn)?;
                 }
                 Some((base, name.as_str()))
             }
-            _ => match control::without_cgroups(&spec.resources) {
+            _ => match control::without_cgroups(&resources) {
                 Some(failure) => return Err(unborn(failure)),
                 None => None,
             },
@@ -191,21 +200,47 @@ impl Launcher {
     }
 
     fn adjust(&self, service: &Name, entry: u32, cgroup: Option<&str>) -> Result<(), Failure> {
-        let wanted = self.spec(service, entry)?.resources;
+        let wanted = self.entry(service, entry)?.resources;
         match (&self.base, cgroup) {
             (Some(base), Some(name)) => control::adjust(base, name, &wanted),
             _ => control::without_cgroups(&wanted).map_or(Ok(()), Err),
         }
     }
 
-    fn spec(&self, service: &Name, entry: u32) -> Result<ServiceSpec, Failure> {
+    /// The entry and the command that are meant.
+    fn spec(&self, launch: &Launch) -> Result<(Launched, Vec<String>), Failure> {
+        let mut entry = self.entry(&launch.service, launch.entry)?;
+        let Role::Job { job, .. } = launch.role else {
+            let argv = mem::take(&mut entry.launch.argv);
+            return Ok((entry, argv));
+        };
+        let spec = self.image(&launch.service, |image| image.service(launch.entry))?;
+        let argv = match (job, spec.reload) {
+            (Job::Stop, _) => spec.stop.command,
+            (Job::Reload, Reload::Command(argv)) => argv,
+            (Job::Reload, Reload::Signal(_)) => Vec::new(),
+        };
+        Ok((entry, argv))
+    }
+
+    fn entry(&self, service: &Name, entry: u32) -> Result<Launched, Failure> {
+        let found = self.image(service, |image| image.launch(entry))?;
+        if found.name != *service {
+            let why = format!("entry {entry} is {}", found.name);
+            return Err(Failure::ours(Step::Plan, format!(" of {service}"), why));
+        }
+        Ok(found)
+    }
+
+    /// Something of the plan, for this service.
+    fn image<T>(
+        &self,
+        service: &Name,
+        part: impl FnOnce(&Image<'_>) -> Result<T, ImageError>,
+    ) -> Result<T, Failure> {
         let failed = |why: String| Failure::ours(Step::Plan, format!(" of {service}"), why);
         let image = self.plan.as_ref().map_err(|why| failed(why.clone()))?;
-        let spec = Image::new(image).and_then(|i| i.service(entry)).map_err(|e| failed(e.to_string()))?;
-        if spec.name != *service {
-            return Err(failed(format!("entry {entry} is {}", spec.name)));
-        }
-        Ok(spec)
+        Image::new(image).and_then(|image| part(&image)).map_err(|e| failed(e.to_string()))
     }
 
     /// The child, born in its cgroup where it can be, or else joining it.

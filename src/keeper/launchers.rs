@@ -1,10 +1,11 @@
 //! The keeper's launchers: processes that do what may wait, each one errand at a time. More are started while all
-//! are busy and something waits. An errand is lost only with its launcher, and that is an answer too.
+//! are busy and something waits. An errand is lost only with its launcher, and that is an answer too. Each kind
+//! does errands of its own, and errands of one kind never wait for those of the other.
 
 #![forbid(unsafe_code)]
 
 use super::{
-    order::{LAUNCHER_FD, Order, PACKET_MAX, Report},
+    order::{Kind, LAUNCHER_FD, Order, PACKET_MAX, Report},
     own::{self, Own},
     protocol::NoteLevel,
     state::{Keeper, Owner, TOKEN_LAUNCHER},
@@ -26,7 +27,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// So many are kept: while the children of two are in their exec, on two processors, a third can prepare the
+/// So many of a kind are kept: while the children of two are in their exec, on two processors, a third can prepare the
 /// next. A choice, not a measured optimum.
 const USUAL: usize = 3;
 /// So many at most, where launches hang.
@@ -54,6 +55,7 @@ pub(super) enum Errand {
 /// One launcher.
 #[derive(Debug)]
 struct Launcher {
+    kind: Kind,
     child: Child,
     socket: OwnedFd,
     record: Record,
@@ -81,8 +83,8 @@ struct Busy {
 #[derive(Debug, Default)]
 pub(super) struct Launchers {
     all: BTreeMap<u64, Launcher>,
-    /// Errands for which no launcher was free.
-    waiting: VecDeque<Errand>,
+    /// Errands for which no launcher was free, by kind.
+    waiting: [VecDeque<Errand>; 2],
     next: u64,
     /// When to see to what waits.
     again_at: Option<u64>,
@@ -100,49 +102,67 @@ impl Launchers {
         self.all.values().any(|l| l.busy.is_some())
     }
 
+    fn of(&self, kind: Kind) -> impl Iterator<Item = (u64, &Launcher)> {
+        self.all.iter().filter(move |(_, l)| l.kind == kind).map(|(n, l)| (*n, l))
+    }
+
     /// Those that do not hang; looked at only while something waits.
-    fn prompt(&self, now: u64) -> usize {
-        self.all.values().filter(|l| l.busy.as_ref().is_none_or(|b| now < b.since + SLOW_MS)).count()
+    fn prompt(&self, kind: Kind, now: u64) -> usize {
+        self.of(kind).filter(|(_, l)| l.busy.as_ref().is_none_or(|b| now < b.since + SLOW_MS)).count()
     }
 }
 
 impl Keeper {
     /// Gives an errand to a free launcher, or starts one, or lets it wait.
     pub(super) fn send_out(&mut self, errand: Errand) {
-        self.launchers.waiting.push_back(errand);
+        let kind = self.kind(&errand);
+        self.launchers.waiting[kind as usize].push_back(errand);
         self.serve_waiting();
+    }
+
+    /// Who can do it.
+    fn kind(&self, errand: &Errand) -> Kind {
+        let (Errand::Main(id) | Errand::Job(id, _)) = errand else { return Kind::Restricted };
+        let run = self.runs.get(id);
+        let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
+        plan.map_or(Kind::Restricted, |(entry, held)| held.kind(entry))
     }
 
     /// Starts the first launcher, so that the first launch finds one.
     pub(super) fn prepare_launcher(&mut self) -> sys::Result<()> {
-        self.start_launcher().map(drop)
+        self.start_launcher(Kind::Restricted).map(drop)
     }
 
     /// Gives errands that wait to launchers, as far as there are free ones or more may be started.
     pub(super) fn serve_waiting(&mut self) {
         self.launchers.again_at = None;
-        while !self.launchers.waiting.is_empty() {
-            let free = self.launchers.all.iter().find(|(_, l)| l.free()).map(|(n, _)| *n);
+        self.serve(Kind::Restricted);
+        self.serve(Kind::Free);
+    }
+
+    fn serve(&mut self, kind: Kind) {
+        while !self.launchers.waiting[kind as usize].is_empty() {
+            let free = self.launchers.of(kind).find(|(_, l)| l.free()).map(|(n, _)| n);
             let number = match free {
                 Some(number) => number,
-                None => match self.one_more() {
+                None => match self.one_more(kind) {
                     Ok(Some(number)) => number,
                     Ok(None) => return,
-                    Err(e) => return self.no_launcher(e),
+                    Err(e) => return self.no_launcher(kind, e),
                 },
             };
-            if let Some(errand) = self.launchers.waiting.pop_front() {
+            if let Some(errand) = self.launchers.waiting[kind as usize].pop_front() {
                 self.hand(number, errand);
             }
         }
     }
 
     /// Starts one more, if that is due; else says when to look again.
-    fn one_more(&mut self) -> sys::Result<Option<u64>> {
+    fn one_more(&mut self, kind: Kind) -> sys::Result<Option<u64>> {
         let now = clock::boottime_ms();
-        if self.launchers.all.len() < MOST {
-            if self.launchers.prompt(now) < USUAL {
-                return self.start_launcher().map(Some);
+        if self.launchers.of(kind).count() < MOST {
+            if self.launchers.prompt(kind, now) < USUAL {
+                return self.start_launcher(kind).map(Some);
             }
             self.launchers.again_at = Some(now + SLOW_MS);
         }
@@ -150,22 +170,20 @@ impl Keeper {
     }
 
     /// None could be started: with others at work the errands wait for those, else launches fail for now.
-    fn no_launcher(&mut self, e: Errno) {
+    fn no_launcher(&mut self, kind: Kind, e: Errno) {
         self.launchers.again_at = Some(clock::boottime_ms() + AGAIN_MS);
-        if !self.launchers.all.is_empty() {
+        if self.launchers.of(kind).next().is_some() {
             return;
         }
-        let mut kept = VecDeque::new();
-        for errand in std::mem::take(&mut self.launchers.waiting) {
+        for errand in std::mem::take(&mut self.launchers.waiting[kind as usize]) {
             match errand {
-                Errand::Remove(_) => kept.push_back(errand),
+                Errand::Remove(_) => self.launchers.waiting[kind as usize].push_back(errand),
                 errand => self.failed(&errand, 0, Failure::call(Step::Launcher, e, ""), None),
             }
         }
-        self.launchers.waiting = kept;
     }
 
-    fn start_launcher(&mut self) -> sys::Result<u64> {
+    fn start_launcher(&mut self, kind: Kind) -> sys::Result<u64> {
         let (ours, theirs) = packet::pair(8 * PACKET_MAX)?;
         let (record, page) = Record::create()?;
         let own = Own {
@@ -176,16 +194,18 @@ impl Keeper {
             role: own::Role::Launcher,
         };
         let child = own::start(self.proof, &own)?;
-        let begin =
-            Order::Begin { base: self.base.as_ref().map(|b| b.at.clone()), open_files: self.open_files };
+        let begin = Order::Begin {
+            base: self.base.as_ref().map(|b| b.at.clone()),
+            open_files: self.open_files,
+            kind,
+        };
         send(ours.as_fd(), &begin, &[page.as_fd()])?;
         let number = self.launchers.next;
         self.poll.add(ours.as_fd(), Interest::Read, TOKEN_LAUNCHER.wrapping_add(number))?;
         self.launchers.next += 1;
         self.pids.insert(child.pid, Owner::Launcher(number));
-        self.launchers
-            .all
-            .insert(number, Launcher { child, socket: ours, record, plan: None, busy: None, leaving: false });
+        let launcher = Launcher { kind, child, socket: ours, record, plan: None, busy: None, leaving: false };
+        self.launchers.all.insert(number, launcher);
         Ok(number)
     }
 
@@ -231,10 +251,12 @@ impl Keeper {
 
     /// Ends those that were only needed because others hung.
     fn retire_launchers(&mut self) {
-        let free = self.launchers.all.values_mut().filter(|l| l.free());
-        for launcher in free.skip(USUAL) {
-            launcher.leaving = true;
-            packet::finish(&launcher.socket);
+        for kind in [Kind::Restricted, Kind::Free] {
+            let free = self.launchers.all.values_mut().filter(|l| l.kind == kind && l.free());
+            for launcher in free.skip(USUAL) {
+                launcher.leaving = true;
+                packet::finish(&launcher.socket);
+            }
         }
     }
 
@@ -323,7 +345,7 @@ impl Keeper {
 
     /// Ends every launcher, so that nothing is born any more. Waits, as nothing else is to be done.
     pub(super) fn dismiss_launchers(&mut self) {
-        self.launchers.waiting.clear();
+        self.launchers.waiting = Default::default();
         for launcher in std::mem::take(&mut self.launchers.all).into_values() {
             let pidfd = launcher.child.pidfd.as_fd();
             if launcher.busy.is_some() {

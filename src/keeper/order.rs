@@ -25,6 +25,7 @@ pub(super) enum Order {
         base: Option<Place>,
         /// The limit of open files that keepd was started with: services get it back.
         open_files: Option<Pair>,
+        kind: Kind,
     },
     /// The plan that the next orders mean. Descriptor: the sealed memfd.
     Plan { generation: Generation },
@@ -36,6 +37,21 @@ pub(super) enum Order {
     Measure { cgroup: Option<String>, main: i32, invocation: String },
     /// Remove these cgroups, which are empty; reported.
     Remove { folders: Vec<String> },
+}
+
+/// What a launcher holds itself to.
+///
+/// Putting a filter of system calls in place makes the kernel try it with every call there is, which takes longer
+/// than all else that a child does before exec. A launcher does it once, and its children inherit it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    /// To what [`LaunchSpec::is_restricted`] means: it can launch only what is.
+    ///
+    /// [`LaunchSpec::is_restricted`]: crate::plan::LaunchSpec::is_restricted
+    Restricted,
+    /// To nothing.
+    Free,
 }
 
 /// What to launch. Descriptors of a job: read ends of the run's stdout and stderr, as `pipes` says, and the main

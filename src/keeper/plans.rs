@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::order::Kind;
 use crate::{
     plan::{DaemonSpec, Generation, image::Image},
     sys::{self, memory::Mapping},
@@ -25,6 +26,7 @@ pub(super) struct Plans {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) fd: Rc<OwnedFd>,
+    image: Mapping,
     /// No longer launched from: goes with its last run.
     dropped: bool,
 }
@@ -35,7 +37,16 @@ impl Held {
         let image = Mapping::new(fd.as_fd())
             .map_err(|e| format!("the loader's plan is not sealed: {}", sys::describe(e)))?;
         let spec = Image::new(&image).and_then(|i| i.daemon()).map_err(|e| e.to_string())?;
-        Ok((Held { fd: Rc::new(fd), dropped: false }, spec))
+        Ok((Held { fd: Rc::new(fd), image, dropped: false }, spec))
+    }
+
+    /// Which launchers are for this entry.
+    pub(super) fn kind(&self, entry: u32) -> Kind {
+        match Image::new(&self.image).and_then(|i| i.is_restricted(entry)) {
+            Ok(true) => Kind::Restricted,
+            // An entry that is not there, the launcher refuses.
+            Ok(false) | Err(_) => Kind::Free,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! When which bytes were written: raw files carry no times, so beside them lies `.times`, a sidecar of small marks.
 //! A mark says "what follows this place of this file was written from this time on". There is at most one a second
-//! and none while nothing is written.
+//! and none while nothing is written. A log that has none yet gets its first two together: until then all of it was
+//! written within a second of its file's last change, and most services that say a line and then nothing for weeks
+//! need no sidecar.
 //!
 //! Marks are a convenience: what goes wrong with them is never seen by whoever writes the log. Each is one write of
 //! fixed size at a multiple of that size and carries a check, so a kill at any byte leaves at most one that does not
@@ -76,6 +78,8 @@ pub(super) fn decode(raw: &[u8]) -> impl Iterator<Item = Mark> + '_ {
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     open: Option<Open>,
+    /// Of a log that has no sidecar yet.
+    first: Option<Mark>,
     due: u64,
 }
 
@@ -90,8 +94,8 @@ struct Open {
 }
 
 impl Marks {
-    /// Bytes are about to be written to the end of the current file. Said before they are, so that no reader ever
-    /// finds them without.
+    /// Bytes are about to be written to the end of the current file. Said before they are, so that no reader finds
+    /// them with the time of what came before.
     pub(super) fn writing(&mut self, store: &mut Store) {
         let now = clock::monotonic_us();
         if now < self.due {
@@ -105,13 +109,24 @@ impl Marks {
 
     /// Lets go of the file; the next mark opens it by name.
     pub(super) fn close(&mut self) {
-        self.open = None;
+        (self.open, self.first) = (None, None);
     }
 
     fn mark(&mut self, store: &mut Store) -> io::Result<()> {
         let offset = store.ready()?.size;
         let mark = Mark { sequence: store.sequence()?, offset, wall_ms: clock::wall_ms() };
-        self.add(|| store.folder(), mark)
+        self.take(|| store.folder(), mark)
+    }
+
+    /// Adds it, but keeps the very first until there is a second.
+    fn take(&mut self, folder: impl Fn() -> io::Result<Folder>, mark: Mark) -> io::Result<()> {
+        if let Some(first) = self.first.take() {
+            self.add(&folder, first)?;
+        } else if self.open.is_none() && is_missing(&folder()?) {
+            self.first = Some(mark);
+            return Ok(());
+        }
+        self.add(folder, mark)
     }
 
     fn add(&mut self, folder: impl Fn() -> io::Result<Folder>, mark: Mark) -> io::Result<()> {
@@ -178,6 +193,10 @@ impl Open {
         *self = Open { file, count: left.len(), last: left.last().copied(), prune_at };
         Ok(())
     }
+}
+
+fn is_missing(folder: &Folder) -> bool {
+    folder.facts(NAME).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 /// Those of files from `oldest` on; where they are still more than three quarters of `most`, every second one of
@@ -284,6 +303,21 @@ mod tests {
         assert!(marks.len() <= 400 && marks.len() > 200);
         assert_eq!(marks.last(), Some(&mark(1, 9_999)));
         assert!(marks.windows(2).all(|w| w[0].place() < w[1].place()));
+    }
+
+    #[test]
+    fn the_first_mark_waits_for_the_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = || Folder::open(dir.path());
+        let mut marks = Marks::default();
+        marks.take(folder, mark(1, 0)).unwrap();
+        assert!(!dir.path().join(NAME).exists());
+        marks.take(folder, mark(1, 5)).unwrap();
+        assert_eq!(kept(dir.path()), [mark(1, 0), mark(1, 5)]);
+        // Where there are some, none waits: what is written would seem as old as they are.
+        marks.close();
+        marks.take(folder, mark(1, 9)).unwrap();
+        assert_eq!(kept(dir.path()), [mark(1, 0), mark(1, 5), mark(1, 9)]);
     }
 
     #[test]

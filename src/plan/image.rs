@@ -1,17 +1,21 @@
 //! A plan as bytes, for a sealed memfd that keeper, launchers and manager all map.
 //!
 //! Layout: magic, then little-endian u32: format, number of services; then per part (daemon, warnings, each
-//! service) an (offset, length) pair of u32; then the parts as JSON. A launcher reads just the part of what it
-//! launches, and the keeper holds none of it in its heap.
+//! service) offset, length and marks, each a u32; then the parts as JSON. A launcher reads just the part of what it
+//! launches, and the keeper, which is to decode no service, no more of one than its marks.
 //! No file is touched here.
 
-use super::{DaemonSpec, Plan, ServiceSpec};
+use super::{DaemonSpec, LaunchSpec, Name, Plan, Resources, ServiceSpec};
 use serde::de::DeserializeOwned;
 
 const MAGIC: &[u8; 8] = b"keepplan";
 /// The format written by this version.
 pub const FORMAT: u32 = 1;
 const HEAD: usize = 16;
+/// Bytes of an entry of the table of parts.
+const ENTRY: usize = 12;
+/// Mark of a service: see [`Image::is_restricted`].
+const RESTRICTED: u32 = 1;
 
 /// What is wrong with the bytes of a plan.
 #[derive(Debug, thiserror::Error)]
@@ -30,23 +34,33 @@ pub enum ImageError {
 /// Encodes a plan.
 pub fn encode(plan: &Plan) -> Result<Vec<u8>, ImageError> {
     let json = |e: serde_json::Error| ImageError::Damaged(e.to_string());
-    let mut parts = vec![serde_json::to_vec(&plan.daemon).map_err(json)?];
-    parts.push(serde_json::to_vec(&plan.warnings).map_err(json)?);
+    let mut parts = vec![(serde_json::to_vec(&plan.daemon).map_err(json)?, 0)];
+    parts.push((serde_json::to_vec(&plan.warnings).map_err(json)?, 0));
     for s in &plan.services {
-        parts.push(serde_json::to_vec(s).map_err(json)?);
+        let marks = if s.launch.is_restricted() { RESTRICTED } else { 0 };
+        parts.push((serde_json::to_vec(s).map_err(json)?, marks));
     }
     let too_large = |_| ImageError::Damaged("larger than 4 GiB".into());
     let mut out = Vec::from(*MAGIC);
     out.extend(FORMAT.to_le_bytes());
     out.extend(u32::try_from(plan.services.len()).map_err(too_large)?.to_le_bytes());
-    let mut at = HEAD + parts.len() * 8;
-    for p in &parts {
+    let mut at = HEAD + parts.len() * ENTRY;
+    for (part, marks) in &parts {
         out.extend(u32::try_from(at).map_err(too_large)?.to_le_bytes());
-        out.extend(u32::try_from(p.len()).map_err(too_large)?.to_le_bytes());
-        at += p.len();
+        out.extend(u32::try_from(part.len()).map_err(too_large)?.to_le_bytes());
+        out.extend(marks.to_le_bytes());
+        at += part.len();
     }
-    out.extend(parts.into_iter().flatten());
+    parts.iter().for_each(|(part, _)| out.extend_from_slice(part));
     Ok(out)
+}
+
+/// What a service is launched with.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Launched {
+    pub name: Name,
+    pub launch: LaunchSpec,
+    pub resources: Resources,
 }
 
 /// A view of an encoded plan.
@@ -86,10 +100,29 @@ impl<'a> Image<'a> {
 
     /// The service at this index of [`Plan::services`].
     pub fn service(&self, index: u32) -> Result<ServiceSpec, ImageError> {
-        if index >= self.services {
-            return Err(ImageError::Damaged(format!("there is no entry {index}")));
-        }
+        self.check(index)?;
         self.part(index as usize + 2)
+    }
+
+    /// What it is to be launched with, and nothing else of it.
+    pub fn launch(&self, index: u32) -> Result<Launched, ImageError> {
+        self.check(index)?;
+        self.part(index as usize + 2)
+    }
+
+    fn check(&self, index: u32) -> Result<(), ImageError> {
+        if index < self.services {
+            return Ok(());
+        }
+        Err(ImageError::Damaged(format!("there is no entry {index}")))
+    }
+
+    /// Of the service at this index, without decoding it: [`LaunchSpec::is_restricted`].
+    ///
+    /// [`LaunchSpec::is_restricted`]: super::LaunchSpec::is_restricted
+    pub fn is_restricted(&self, index: u32) -> Result<bool, ImageError> {
+        self.check(index)?;
+        Ok(word(self.bytes, HEAD + (index as usize + 2) * ENTRY + 8)? & RESTRICTED != 0)
     }
 
     /// The whole plan.
@@ -99,8 +132,8 @@ impl<'a> Image<'a> {
     }
 
     fn part<T: DeserializeOwned>(&self, n: usize) -> Result<T, ImageError> {
-        let (at, len) =
-            (word(self.bytes, HEAD + n * 8)? as usize, word(self.bytes, HEAD + n * 8 + 4)? as usize);
+        let entry = HEAD + n * ENTRY;
+        let (at, len) = (word(self.bytes, entry)? as usize, word(self.bytes, entry + 4)? as usize);
         let bytes =
             at.checked_add(len).and_then(|end| self.bytes.get(at..end)).ok_or(ImageError::NotAPlan)?;
         serde_json::from_slice(bytes).map_err(|e| ImageError::Damaged(e.to_string()))

@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name, Resources, Rotate, Sandbox, Scheduling, Watch};
+use super::{Millis, Name, Resources, Rotate, Sandbox, Scheduling, Syscalls, Watch};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -143,6 +143,14 @@ pub struct LaunchSpec {
     pub stdout: Stdout,
     /// Where stderr goes.
     pub stderr: Stderr,
+}
+
+impl LaunchSpec {
+    /// Whether it may make no system call that `syscalls = "default"` forbids, nor gain privileges by exec: what
+    /// whoever launches it can hold itself to before it is born.
+    pub fn is_restricted(&self) -> bool {
+        self.no_new_privileges && self.sandbox.syscalls != Syscalls::Off
+    }
 }
 
 /// A user as resolved at load.

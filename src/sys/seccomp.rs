@@ -67,11 +67,16 @@ impl Filter {
         let done =
             unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, SPEC_ALLOW, &raw const program) };
         Errno::result(done)?;
-        // SAFETY: prctl with this constant takes no argument.
-        match unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) } {
-            2 => Ok(()),
-            _ => Err(Errno::EPERM),
-        }
+        verify()
+    }
+}
+
+/// EPERM unless the kernel confirms that some filter is in place.
+pub fn verify() -> Result<()> {
+    // SAFETY: prctl with this constant takes no argument.
+    match unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) } {
+        2 => Ok(()),
+        _ => Err(Errno::EPERM),
     }
 }
 
