@@ -146,8 +146,7 @@ impl Machine {
     fn adjust(&mut self, id: ServiceId) {
         let (generation, wanted) = (self.generation, self.at(id).spec.resources);
         let svc = self.at_mut(id);
-        let goes = svc.face.held;
-        let Some(live) = svc.rec.state.live_mut().filter(|live| !goes && live.resources != wanted) else {
+        let Some(live) = svc.rec.state.live_mut().filter(|live| live.resources != wanted) else {
             return;
         };
         (live.resources, live.refused) = (wanted, None);

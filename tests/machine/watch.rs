@@ -197,7 +197,17 @@ fn what_was_not_looked_at_does_not_count() {
     h.next(200 * MIB, 10);
     // The host slept, or the manager was stopped.
     h.now.0 += 3_600_000;
-    let e = h.next(200 * MIB, 10);
+    let e = h.read(RUN, 200 * MIB, 0);
+    assert!(told(&e, NoticeKind::Watch).is_empty(), "{e:?}");
+    // Nor does what could not be found out.
+    let mut h = Host::up(one(watched(WatchAction::Restart)));
+    h.next(200 * MIB, 10);
+    for after in [15_000, 15_000, 15_000, 15_000] {
+        h.now.0 += after;
+        h.fact(Fact::Measured { run: RUN, reading: Reading { at: h.now, memory: None, cpu_us: None } });
+    }
+    h.now.0 += 15_000;
+    let e = h.read(RUN, 200 * MIB, 0);
     assert!(told(&e, NoticeKind::Watch).is_empty(), "{e:?}");
 }
 
@@ -211,6 +221,18 @@ fn an_old_reading_and_one_of_an_old_run_change_nothing() {
         let now = Reading { at: h.now, ..late };
         assert_eq!(h.fact(Fact::Measured { run: RunId(99), reading: now }), []);
     }
+    // Too much, then not, then the first news again: the count began with what came after.
+    let first = Reading { at: h.now + Millis(1), memory: Some(200 * MIB), cpu_us: None };
+    h.now.0 += 15_000;
+    h.fact(Fact::Measured { run: RUN, reading: first });
+    h.read(RUN, MIB, 0);
+    h.fact(Fact::Measured { run: RUN, reading: first });
+    for _ in 0..3 {
+        h.now.0 += 15_000;
+        assert!(told(&h.read(RUN, 200 * MIB, 0), NoticeKind::Watch).is_empty());
+    }
+    h.now.0 += 2;
+    assert!(told(&h.read(RUN, 200 * MIB, 0), NoticeKind::Watch).is_empty());
 }
 
 #[test]
