@@ -32,6 +32,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// Ceiling for what takes a while by design.
 pub const LATER: Duration = Duration::from_secs(60);
 
+/// Set where the tests run in a guest.
+pub const GUEST: &str = "KEEPD_GUEST";
+
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
@@ -46,9 +49,14 @@ pub fn skip(why: &str) {
     }
 }
 
+/// The end of a time limit; an emulated processor gets four times as long.
+fn within(limit: Duration) -> Instant {
+    Instant::now() + limit * if std::env::var_os(GUEST).is_some() { 4 } else { 1 }
+}
+
 /// Polls `ready` until it gives a value; panics with `what` after `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
+    let deadline = within(limit);
     loop {
         if let Some(found) = ready() {
             return found;
@@ -255,7 +263,7 @@ impl Daemon {
     /// Waits until `GET /v1/status` says `running`.
     pub fn await_api(&mut self) {
         let limit = LATER;
-        let deadline = Instant::now() + limit;
+        let deadline = within(limit);
         while !self.try_get("/v1/status").is_ok_and(|(code, body)| {
             code == 200 && serde_json::from_str::<Value>(&body).is_ok_and(|v| v["state"] == "running")
         }) {
@@ -393,7 +401,7 @@ impl Daemon {
 
     pub fn wait_service(&self, name: &str, what: &str, accept: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        let deadline = Instant::now() + LATER;
+        let deadline = within(LATER);
         loop {
             if let Some(service) = self.try_service(name) {
                 if accept(&service) {
@@ -516,7 +524,7 @@ impl Daemon {
                 }
                 d.processes().is_empty()
             };
-            let deadline = Instant::now() + SOON;
+            let deadline = within(SOON);
             while Instant::now() < deadline {
                 if gone(self) {
                     return true;
@@ -594,7 +602,7 @@ pub fn cgroup_mount() -> Option<PathBuf> {
 
 /// Keeps asking until `good` or the time is up; the last answer either way.
 fn wait_or_last<T>(limit: Duration, mut ask: impl FnMut() -> T, good: impl Fn(&T) -> bool) -> T {
-    let deadline = Instant::now() + limit;
+    let deadline = within(limit);
     loop {
         let answer = ask();
         if good(&answer) || Instant::now() > deadline {

@@ -2,7 +2,7 @@
 //! need, at the very paths where they lie here. It runs one test of the calling program again, says what that said,
 //! and is gone. Nothing of this host is changed or reachable from it.
 
-use super::which;
+use super::common::{GUEST, which};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -12,14 +12,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Set inside.
-const INSIDE: &str = "KEEPD_GUEST";
 /// Where `tests/run` puts the kernel.
 const KERNEL: &str = "/var/cache/keepd-tests/vmlinuz";
 
 /// Whether this is the guest.
 pub(crate) fn inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
+    std::env::var_os(GUEST).is_some()
 }
 
 /// Runs the test of this name in a guest, and gives what its console said; or why there can be no guest here.
@@ -95,7 +93,7 @@ fn furnish(dir: &Path, test: &str) -> PathBuf {
          export PATH=/bin:/usr/bin\n\
          mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev\n\
          mount -t cgroup2 cgroup /sys/fs/cgroup && chmod 1777 /tmp && ip link set lo up\n\
-         {INSIDE}=1 {} --exact {test} --nocapture\n\
+         {GUEST}=1 {} --exact {test} --nocapture\n\
          echo GUEST STATUS $?\n\
          poweroff -f\n",
         own.display()

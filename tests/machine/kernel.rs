@@ -270,6 +270,7 @@ impl Kernel {
                         Exit::Code(78),
                         Exit::Signal { signal: 11, core: true },
                         Exit::Signal { signal: 9, core: false },
+                        Exit::Oom,
                         Exit::Unknown,
                     ]),
                     false => rng.pick(&[Exit::Code(0), Exit::Signal { signal: 15, core: false }]),
