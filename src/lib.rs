@@ -9,12 +9,12 @@
 //! | room | for | may use |
 //! |---|---|---|
 //! | [`plan`] | WHAT should run: immutable, checked, no I/O | - |
-//! | [`wire`] | the types of the HTTP API | - |
+//! | [`wire`] | the types of the HTTP API and of the exec socket | - |
 //! | [`sys`] | TOUCHES the kernel; the only unsafe code | - |
 //! | [`config`] | TEXT to plan, every error gathered | plan, sys |
 //! | [`machine`] | DECIDES: pure, time is an argument | plan |
 //! | [`notify`] | sd_notify, upwards | sys |
-//! | [`keeper`] | HOLDS processes, pipes and exits | plan, sys, notify |
+//! | [`keeper`] | HOLDS processes, pipes and exits | plan, wire, sys, notify |
 //! | [`logs`] | KEEPS output: pump, rotation, reading | plan, sys |
 //! | [`manager`] | ACTS: owns the machine, performs its effects | machine, plan, logs, keeper, wire, sys |
 //! | [`api`] | HTTP over the unix socket | wire, plan, manager, sys |

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod exec;
+
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -18,6 +20,8 @@ pub struct Status {
     pub profile: Option<String>,
     /// Number of the plan in force.
     pub generation: u64,
+    /// keepd's runtime folder.
+    pub runtime_dir: String,
     /// How often the manager has been restarted.
     pub manager_restarts: u32,
     /// Number of services by state.

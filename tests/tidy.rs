@@ -14,7 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["plan", "sys"]),
     ("machine", &["plan"]),
     ("notify", &["sys"]),
-    ("keeper", &["plan", "sys", "notify"]),
+    ("keeper", &["plan", "wire", "sys", "notify"]),
     ("logs", &["plan", "sys"]),
     ("manager", &["machine", "plan", "logs", "keeper", "wire", "sys"]),
     ("api", &["wire", "manager", "plan", "sys"]),

@@ -40,6 +40,8 @@ pub(super) enum Command {
     Logs(LogsArgs),
     /// Show what has happened
     Events(EventsArgs),
+    /// Run a command in a service: as its user, in its sandbox, environment and cgroup
+    Exec(ExecArgs),
     /// Check configuration files, without keepd
     Check(CheckArgs),
     /// Show what `apply` would change
@@ -146,6 +148,22 @@ pub(super) struct EventsArgs {
     /// Print JSON, one event a line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: the command's; 128 and the signal's number where one ended it; 127 it is not there; 126 it cannot be \
+executed; 125 it was not tried. The command ends with the service's run at the latest. Takes root.")]
+pub(super) struct ExecArgs {
+    /// Give it our stdin and stdout themselves, not a terminal, even where they are one
+    #[arg(short = 'T', long)]
+    pub(super) no_terminal: bool,
+    /// A service or instance that is running
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// Program and arguments
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub(super) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod args;
 mod check;
 mod client;
 mod events;
+mod exec;
 mod fail;
 mod logs;
 mod plan;
@@ -69,6 +70,7 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Signal(a) => act::run(&server, "signal", &a.into(), &mut out).await,
             Command::Logs(a) => logs::run(&server, &a, look, &mut out).await,
             Command::Events(a) => events::run(&server, &a, &mut out).await,
+            Command::Exec(a) => exec::run(&server, &a).await,
             Command::Check(a) => check::run(&a, look, &mut out),
             Command::Plan(a) => plan::plan(&server, &a, look, &mut out).await,
             Command::Apply(a) => plan::apply(&server, &a, look, &mut out).await,

@@ -95,6 +95,12 @@ fn start(
             return INTERNAL;
         }
     };
+    let runtime_dir = keeper.spec.runtime_dir.clone();
+    if let Err(e) = keeper.open_sessions(&runtime_dir) {
+        let path = runtime_dir.join(crate::wire::exec::SOCKET);
+        let what = format!("`keepctl exec` is not possible: cannot listen on {}", path.display());
+        notes.push(format!("{what}: {}", sys::describe(e)));
+    }
     let status = serve(&mut keeper, notes);
     keeper.leave();
     // The file stays, because removing it would let two keepds lock two files of one name.

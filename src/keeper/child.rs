@@ -23,7 +23,7 @@ use crate::{
         record::{self, Record},
         schedule,
         seccomp::{self, Filter},
-        signal, syscalls,
+        signal, syscalls, terminal,
     },
 };
 use std::{
@@ -58,12 +58,31 @@ impl Own {
     }
 }
 
+/// What become stdin, stdout and stderr.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Streams<'a> {
+    pub(super) all: [BorrowedFd<'a>; 3],
+    /// Stdin is the terminal that the child is to be controlled by.
+    pub(super) terminal: bool,
+}
+
+impl<'a> Streams<'a> {
+    /// The write ends of `pipes`, as `launch` wants it, and elsewhere `null`.
+    pub(super) fn new(launch: &LaunchSpec, pipes: &'a Pipes, null: BorrowedFd<'a>) -> Streams<'a> {
+        let stdout = pipes.stdout.write.as_ref().map_or(null, AsFd::as_fd);
+        let stderr = match launch.stderr {
+            Stderr::Merge => stdout,
+            Stderr::Separate => pipes.stderr.write.as_ref().map_or(null, AsFd::as_fd),
+            Stderr::Discard => null,
+        };
+        Streams { all: [null, stdout, stderr], terminal: false }
+    }
+}
+
 /// All that the child needs.
 pub(super) struct Prepared<'a> {
     launch: &'a LaunchSpec,
-    stdin: BorrowedFd<'a>,
-    stdout: BorrowedFd<'a>,
-    stderr: BorrowedFd<'a>,
+    streams: Streams<'a>,
     becoming: Option<Becoming>,
     /// Of the main process, for a job.
     main: Option<BorrowedFd<'a>>,
@@ -75,22 +94,14 @@ pub(super) struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    /// Reads and allocates all that is to be read and allocated. `pipes`: those whose write ends become stdout
-    /// and stderr.
+    /// Reads and allocates all that is to be read and allocated.
     pub(super) fn new(
         launch: &'a LaunchSpec,
         command: Command,
         own: &'a Own,
-        null: BorrowedFd<'a>,
-        pipes: &'a Pipes,
+        streams: Streams<'a>,
         main: Option<&'a OwnedFd>,
     ) -> Result<Prepared<'a>, Failure> {
-        let stdout = pipes.stdout.write.as_ref().map_or(null, AsFd::as_fd);
-        let stderr = match launch.stderr {
-            Stderr::Merge => stdout,
-            Stderr::Separate => pipes.stderr.write.as_ref().map_or(null, AsFd::as_fd),
-            Stderr::Discard => null,
-        };
         let becoming = Becoming::new(launch, own.bounding)?;
         let main = main.map(AsFd::as_fd);
         let oom_score = own.oom_score;
@@ -104,7 +115,7 @@ impl<'a> Prepared<'a> {
             Syscalls::Service => Some(&own.filters[1]),
             Syscalls::Off => None,
         };
-        Ok(Prepared { launch, stdin: null, stdout, stderr, becoming, main, filter, oom_score, command })
+        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command })
     }
 }
 
@@ -124,12 +135,13 @@ fn steps(
     // The keeper gave all others their default action when it began, and handlers end with exec.
     signal::set_default(signal::SIGPIPE);
     signal::unblock_all().map_err(|e| Failure::call(Step::Session, e, ""))?;
-    for (fd, number, name) in
-        [(prepared.stdin, 0, "stdin"), (prepared.stdout, 1, "stdout"), (prepared.stderr, 2, "stderr")]
-    {
+    for ((fd, number), name) in prepared.streams.all.into_iter().zip(0..).zip(["stdin", "stdout", "stderr"]) {
         fd::place(fd, number).map_err(|e| Failure::call(Step::Stdio, e, name))?;
     }
     process::setsid().map_err(|e| Failure::call(Step::Session, e, ""))?;
+    if prepared.streams.terminal {
+        terminal::control_by_stdin().map_err(|e| Failure::call(Step::Terminal, e, ""))?;
+    }
     if let Some((base, name)) = join {
         join_cgroup(base, name)?;
     }

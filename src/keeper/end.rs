@@ -43,6 +43,7 @@ impl Keeper {
 
     /// Leaves nothing behind: no process, no cgroup. Waits, as nothing else is to be done any more.
     pub(super) fn leave(&mut self) {
+        self.close_sessions();
         self.dismiss_manager(FAREWELL_MS);
         self.dismiss_launchers();
         // All at once, then one by one.

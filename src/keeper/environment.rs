@@ -35,7 +35,7 @@ impl Command {
     pub(super) fn new(
         launch: &LaunchSpec,
         argv: &[String],
-        role: Role,
+        role: &Role,
         invocation: &str,
     ) -> Result<Command, Failure> {
         let Some(program) = argv.first() else {
@@ -63,7 +63,7 @@ impl Command {
 
 fn environment(
     launch: &LaunchSpec,
-    role: Role,
+    role: &Role,
     invocation: &str,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut env = launch.env.clone();
@@ -71,8 +71,11 @@ fn environment(
         env.extend(read(file)?);
     }
     env.insert("INVOCATION_ID".into(), invocation.into());
-    if let Role::Job { main, .. } = role {
+    if let Role::Job { main, .. } | Role::Exec { main, .. } = role {
         env.insert("MAINPID".into(), main.to_string());
+    }
+    if let Role::Exec { terminal: Some(term), .. } = role {
+        env.insert("TERM".into(), term.clone());
     }
     Ok(env)
 }

@@ -37,6 +37,10 @@ impl Keeper {
                     let ended = reap::reap_peeked(pid).ok().flatten();
                     self.job_over(id, job, ended.map(|(ended, _)| ended));
                 }
+                Some(Owner::Exec(number)) => {
+                    let ended = reap::reap_peeked(pid).ok().flatten();
+                    self.exec_over(number, ended.map(|(ended, _)| ended));
+                }
                 Some(Owner::Manager) => self.manager_ended(),
                 Some(Owner::Loader) => self.loader_ended(),
                 Some(Owner::Launcher(number)) => self.launcher_ended(number),
@@ -74,6 +78,7 @@ impl Keeper {
         run.phase = Phase::Ended(End { started_ms, exit, leftovers, at_ms, usage, empty: !leftovers });
         self.tell(News::Exited { run: id, exit, leftovers, at_ms, usage });
         if leftovers {
+            self.hang_up_all(id);
             self.await_empty(id);
         } else {
             self.emptied(id);

@@ -80,7 +80,7 @@ impl Keeper {
     pub(super) fn main_order(&self, id: RunId) -> Result<Sendable, Failure> {
         let killed = || Failure::ours(Step::Killed, "it was stopped before it was launched", "");
         let run = self.runs.get(&id).filter(|r| !r.killing).ok_or_else(killed)?;
-        self.order(run, Role::Main)
+        self.order(run, Role::Main, Vec::new())
     }
 
     /// What a launcher is told to do for a job.
@@ -88,14 +88,23 @@ impl Keeper {
         let gone = || Failure::ours(Step::Killed, "the main process is not running", "");
         let running = |r: &&Run| matches!(r.phase, Phase::Running { .. }) && r.pidfd.is_some();
         let run = self.runs.get(&id).filter(running).ok_or_else(gone)?;
-        self.order(run, Role::Job { job, main: run.pid })
+        self.order(run, Role::Job { job, main: run.pid }, run.pipe_fds())
     }
 
-    fn order(&self, run: &Run, role: Role) -> Result<Sendable, Failure> {
+    /// `fds`: those of the order but the main process's.
+    pub(super) fn order(
+        &self,
+        run: &Run,
+        role: Role,
+        mut fds: Vec<Rc<OwnedFd>>,
+    ) -> Result<Sendable, Failure> {
         let object = || format!(" of {}", run.service);
         let held = self.plans.get(run.generation);
         let held =
             held.ok_or_else(|| Failure::ours(Step::Plan, object(), "that plan is not held any more"))?;
+        if role != Role::Main {
+            fds.extend(run.pidfd.clone());
+        }
         let launch = Launch {
             role,
             service: run.service.clone(),
@@ -103,10 +112,6 @@ impl Keeper {
             cgroup: run.tree.cgroup().map(str::to_owned),
             invocation: run.invocation.clone(),
             pipes: (run.stdout.is_some(), run.stderr.is_some()),
-        };
-        let fds = match role {
-            Role::Main => Vec::new(),
-            Role::Job { .. } => run.pipe_fds().into_iter().chain(run.pidfd.clone()).collect(),
         };
         Ok((Some((run.generation, held.fd.clone())), Order::Launch(launch), fds))
     }

@@ -6,7 +6,7 @@
 
 use super::{
     base::{Base, Place},
-    child::{self, Own, Prepared},
+    child::{self, Own, Prepared, Streams},
     control,
     environment::Command,
     measure,
@@ -163,18 +163,21 @@ impl Launcher {
         let unborn = |failure| (0, failure);
         let (Launched { launch: spec, resources, .. }, argv) = self.spec(launch).map_err(unborn)?;
         let mut fds = fds;
-        let main = match launch.role {
-            Role::Main => None,
-            Role::Job { .. } => fds.pop(),
-        };
-        let pipes = match launch.role {
-            Role::Main => Pipes::new(&spec),
-            Role::Job { .. } => Pipes::beside(launch.pipes, fds),
+        let main = if launch.role == Role::Main { None } else { fds.pop() };
+        let (pipes, given) = match launch.role {
+            Role::Main => (Pipes::new(&spec), Vec::new()),
+            Role::Job { .. } => (Pipes::beside(launch.pipes, fds), Vec::new()),
+            Role::Exec { .. } => (Ok(Pipes::default()), fds),
         };
         let pipes = pipes.map_err(unborn)?;
-        let null = self.null.as_fd();
-        let command = Command::new(&spec, &argv, launch.role, &launch.invocation).map_err(unborn)?;
-        let prepared = Prepared::new(&spec, command, &self.own, null, &pipes, main.as_ref());
+        let command = Command::new(&spec, &argv, &launch.role, &launch.invocation).map_err(unborn)?;
+        let streams = match (&launch.role, &given[..]) {
+            (Role::Exec { terminal, .. }, [stdin, stdout, stderr]) => {
+                Streams { all: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], terminal: terminal.is_some() }
+            }
+            _ => Streams::new(&spec, &pipes, self.null.as_fd()),
+        };
+        let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref());
         let prepared = prepared.map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
@@ -210,9 +213,13 @@ impl Launcher {
     /// The entry and the command that are meant.
     fn spec(&self, launch: &Launch) -> Result<(Launched, Vec<String>), Failure> {
         let mut entry = self.entry(&launch.service, launch.entry)?;
-        let Role::Job { job, .. } = launch.role else {
-            let argv = mem::take(&mut entry.launch.argv);
-            return Ok((entry, argv));
+        let job = match &launch.role {
+            Role::Main => {
+                let argv = mem::take(&mut entry.launch.argv);
+                return Ok((entry, argv));
+            }
+            Role::Exec { argv, .. } => return Ok((entry, argv.clone())),
+            Role::Job { job, .. } => *job,
         };
         let spec = self.image(&launch.service, |image| image.service(launch.entry))?;
         let argv = match (job, spec.reload) {

@@ -44,6 +44,8 @@ const FAREWELL_MS: u64 = 1_000;
 pub(super) enum Errand {
     Main(RunId),
     Job(RunId, Job),
+    /// The command of a session.
+    Exec(u64),
     /// Hold a live run to other resources.
     Adjust(RunId),
     /// Find out what a live run uses.
@@ -122,8 +124,12 @@ impl Keeper {
 
     /// Who can do it.
     fn kind(&self, errand: &Errand) -> Kind {
-        let (Errand::Main(id) | Errand::Job(id, _)) = errand else { return Kind::Restricted };
-        let run = self.runs.get(id);
+        let id = match errand {
+            Errand::Main(id) | Errand::Job(id, _) => Some(*id),
+            Errand::Exec(number) => self.sessions.run_of(*number),
+            Errand::Remove(_) => None,
+        };
+        let run = id.and_then(|id| self.runs.get(&id));
         let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
         plan.map_or(Kind::Restricted, |(entry, held)| held.kind(entry))
     }
@@ -213,6 +219,7 @@ impl Keeper {
         let sent = match &errand {
             Errand::Main(id) => self.main_order(*id).map(Some),
             Errand::Job(id, job) => self.job_order(*id, *job).map(Some),
+            Errand::Exec(number) => self.exec_order(*number).map(Some),
             Errand::Adjust(id) => Ok(self.adjust_order(*id)),
             Errand::Measure(id) => Ok(self.measure_order(*id)),
             Errand::Remove(folders) => {
@@ -286,6 +293,9 @@ impl Keeper {
         match (report, errand) {
             (Report::Launched { pid, pipes }, Errand::Main(id)) => self.launched(id, pid, pipes, fds, ended),
             (Report::Launched { pid, .. }, Errand::Job(id, job)) => self.job_launched(id, job, pid, ended),
+            (Report::Launched { pid, .. }, Errand::Exec(number)) => {
+                self.exec_launched(number, pid, ended.map(|(ended, _)| ended));
+            }
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
             (Report::Adjusted { failure }, Errand::Adjust(id)) => self.adjusted(id, failure.as_ref()),
             (Report::Measured { memory, cpu_us }, Errand::Measure(id)) => self.measured(id, memory, cpu_us),
@@ -337,6 +347,7 @@ impl Keeper {
             Errand::Main(id) => self.launch_refused(*id, if ended.is_some() { 0 } else { pid }, &failure),
             // The child of a job is reaped as any orphan is.
             Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
+            Errand::Exec(number) => self.exec_refused(*number, &failure),
             Errand::Adjust(id) => self.adjusted(*id, Some(&failure)),
             Errand::Measure(id) => self.measured(*id, None, None),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),

@@ -34,6 +34,7 @@ mod pipes;
 mod plans;
 mod requests;
 mod run;
+mod sessions;
 mod state;
 mod step;
 mod tree;

@@ -55,13 +55,13 @@ pub(super) enum Kind {
 }
 
 /// What to launch. Descriptors of a job: read ends of the run's stdout and stderr, as `pipes` says, and the main
-/// process's pidfd.
+/// process's pidfd; of a command: its stdin, stdout and stderr, and that pidfd.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Launch {
     pub(super) role: Role,
     pub(super) service: Name,
     pub(super) entry: u32,
-    /// The run's cgroup below the base: made for a main process, there already for a job.
+    /// The run's cgroup below the base: made for a main process, there already for all others.
     pub(super) cgroup: Option<String>,
     /// INVOCATION_ID.
     pub(super) invocation: String,
@@ -70,7 +70,7 @@ pub(super) struct Launch {
 }
 
 /// Which command of the entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Role {
     Main,
@@ -78,6 +78,13 @@ pub(super) enum Role {
     Job {
         job: Job,
         main: i32,
+    },
+    /// None of the entry's: what somebody runs beside the main process. `terminal`: TERM, where stdin is to be the
+    /// terminal that controls it.
+    Exec {
+        main: i32,
+        argv: Vec<String>,
+        terminal: Option<String>,
     },
 }
 

@@ -11,6 +11,7 @@ use super::{
     plans::Plans,
     protocol::{Kept, News, NoteLevel},
     run::Run,
+    sessions::Sessions,
 };
 use crate::{
     notify::Upward,
@@ -40,13 +41,18 @@ const BATCH: usize = 256;
 pub(super) const TOKEN_SIGNAL: u64 = 1;
 pub(super) const TOKEN_MANAGER: u64 = 2;
 pub(super) const TOKEN_WATCH: u64 = 3;
+pub(super) const TOKEN_SESSIONS: u64 = 4;
 pub(super) const TOKEN_LAUNCHER: u64 = 16;
+/// A bit: the others are the session's number.
+pub(super) const TOKEN_SESSION: u64 = 1 << 63;
 
 /// Whose pid it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     Main(RunId),
     Job(RunId, Job),
+    /// The command of a session.
+    Exec(u64),
     Manager,
     Loader,
     Launcher(u64),
@@ -94,6 +100,7 @@ pub(super) struct Keeper {
     pub(super) link: Link,
     pub(super) loading: Option<Loading>,
     pub(super) launchers: Launchers,
+    pub(super) sessions: Sessions,
     pub(super) up: Upward,
     /// When this keeper began, in ms of boot time.
     pub(super) began_ms: u64,
@@ -147,6 +154,7 @@ impl Keeper {
             link: Link::default(),
             loading: None,
             launchers: Launchers::default(),
+            sessions: Sessions::default(),
             up: start.up,
             began_ms: clock::boottime_ms(),
             shutdown: None,
@@ -183,7 +191,7 @@ impl Keeper {
         };
         let ready = self.poll.wait(timeout)?;
         // Before signals: it is simpler when a child is known before its end is.
-        for r in ready.iter().filter(|r| r.token >= TOKEN_LAUNCHER) {
+        for r in ready.iter().filter(|r| (TOKEN_LAUNCHER..TOKEN_SESSION).contains(&r.token)) {
             self.hear_launcher(r.token);
         }
         for r in &ready {
@@ -207,6 +215,8 @@ impl Keeper {
             }
             TOKEN_WATCH => self.on_watch(),
             TOKEN_MANAGER if ready.readable || ready.hangup => self.receive(),
+            TOKEN_SESSIONS => self.admit(),
+            TOKEN_SESSION.. => self.hear_session(ready.token),
             _ => {}
         }
     }

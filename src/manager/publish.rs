@@ -88,6 +88,7 @@ impl Publisher {
             uptime_ms: 0,
             profile: plan.daemon.profile.clone(),
             generation,
+            runtime_dir: plan.daemon.runtime_dir.display().to_string(),
             manager_restarts: self.hello.managers_before,
             counts,
             degraded: self.hello.degraded.clone(),

@@ -32,6 +32,7 @@ pub mod seccomp;
 pub mod shared;
 pub mod signal;
 pub mod syscalls;
+pub mod terminal;
 pub mod timer;
 pub mod watch;
 

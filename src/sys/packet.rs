@@ -1,13 +1,20 @@
-//! Packets with descriptors over a connected SOCK_SEQPACKET socket. Nothing here ever waits.
+//! Packets with descriptors over a connected SOCK_SEQPACKET socket. Nothing here ever waits, but for [`wait`].
 
-use super::{Errno, Result};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-    setsockopt, socketpair, sockopt,
+use super::{Errno, Result, process::SingleThread};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        socket::{
+            AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+            UnixAddr, accept4, bind, recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt,
+        },
+        stat::{Mode, umask},
+    },
 };
 use std::{
     io::{IoSlice, IoSliceMut},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    path::Path,
 };
 
 /// Most descriptors that come with one packet.
@@ -27,6 +34,53 @@ pub fn pair(bytes: usize) -> Result<(OwnedFd, OwnedFd)> {
         }
     }
     Ok((a, b))
+}
+
+/// Listens at `path`, which nobody but this process' user can connect to; what was there before is replaced.
+pub fn listen(_proof: SingleThread, path: &Path) -> Result<OwnedFd> {
+    match nix::unistd::unlink(path) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(e) => return Err(e),
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    // The mode is never wider, and is not changed by a path that may lead elsewhere by then. It is the whole
+    // process' mask, and the process has one thread.
+    let before = umask(Mode::from_bits_retain(0o177));
+    let bound = bind(listener.as_raw_fd(), &UnixAddr::new(path)?);
+    umask(before);
+    bound?;
+    nix::sys::socket::listen(&listener, Backlog::new(64)?)?;
+    Ok(listener)
+}
+
+/// The next connection; `Ok(None)`: there is none now.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
+        // SAFETY: a new descriptor that nobody else owns.
+        Ok(fd) => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Connects to whoever listens at `path`.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let ours = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    nix::sys::socket::connect(ours.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(ours)
+}
+
+/// Waits until there is something to receive.
+pub fn wait(socket: BorrowedFd<'_>) -> Result<()> {
+    let mut fds = [PollFd::new(socket, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            done => return done.map(drop),
+        }
+    }
 }
 
 /// Sends one packet whole. EAGAIN: no room now. ETOOMANYREFS: too many descriptors under way, as EAGAIN but
