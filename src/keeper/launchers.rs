@@ -127,7 +127,7 @@ impl Keeper {
         let id = match errand {
             Errand::Main(id) | Errand::Job(id, _) => Some(*id),
             Errand::Exec(number) => self.sessions.run_of(*number),
-            Errand::Remove(_) => None,
+            Errand::Adjust(_) | Errand::Measure(_) | Errand::Remove(_) => None,
         };
         let run = id.and_then(|id| self.runs.get(&id));
         let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
