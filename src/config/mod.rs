@@ -18,6 +18,7 @@ mod identity;
 mod lists;
 mod options;
 mod provision;
+mod resources;
 mod sandbox;
 mod schema;
 mod service;

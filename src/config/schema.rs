@@ -47,6 +47,8 @@ pub(super) enum Kind {
     SizeIn(u64, u64),
     /// A size, or a percentage.
     Share,
+    /// A whole number of percent in this range, as in `"150%"`.
+    Percent(u32, u32),
     /// When logs are rotated by time.
     Rotate,
     Signal,
@@ -178,7 +180,7 @@ pub(super) static SERVICE: &[Key] = &[
         ]),
     ),
     key("resources", Table(RESOURCES)),
-    key("watch", Future(&["memory", "cpu", "for", "action"])),
+    key("watch", Table(WATCH)),
     key("sockets", LEAF),
     key("rollout", Future(&["strategy", "max-unavailable", "canary", "observe", "on-failure"])),
 ];
@@ -220,15 +222,25 @@ pub(super) static LIMITS: &[Key] = &[
 ];
 
 static RESOURCES: &[Key] = &[
-    key("resources.memory-max", LEAF),
-    key("resources.memory-high", LEAF),
-    key("resources.cpu-max", LEAF),
-    key("resources.cpu-weight", LEAF),
-    key("resources.pids-max", LEAF),
-    key("resources.io-weight", LEAF),
+    key("resources.memory-max", MEMORY),
+    key("resources.memory-high", MEMORY),
+    key("resources.cpu-max", Percent(1, 100_000)),
+    key("resources.cpu-weight", Count(1, 10_000)),
+    key("resources.pids-max", Count(1, 4 << 20)),
+    key("resources.io-weight", Count(1, 10_000)),
     key("resources.nice", Whole(-20, 19)),
     key("resources.oom-score-adjust", Whole(-1000, 1000)),
     key("resources.cpu-affinity", Cpus),
+];
+
+/// Below a MiB no program can even be executed, and whoever writes a plain number may have meant another unit.
+const MEMORY: Kind = SizeIn(1 << 20, 1 << 50);
+
+static WATCH: &[Key] = &[
+    key("watch.memory", MEMORY),
+    key("watch.cpu", Percent(1, 100_000)),
+    key("watch.for", Time(1000)),
+    key("watch.action", choice(&["restart", "alert"])),
 ];
 
 static SANDBOX: &[Key] = &[

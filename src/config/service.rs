@@ -5,15 +5,15 @@ use super::{
     depends::{Services, names},
     diagnostic::{At, Problems},
     expand::{Vars, expand},
-    provision, sandbox,
+    provision, resources, sandbox,
     schema::{Kind, LIMITS},
     settings::Settings,
     users::Account,
     value::Item,
 };
 use crate::plan::{
-    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Provision,
-    Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull,
+    Provision, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -70,6 +70,7 @@ impl<'a> Service<'a> {
             problems.error(at, format!("`command` is missing: service `{}` has nothing to run", self.name));
         }
         checks::service(self, context.shutdown_timeout, problems);
+        resources::check(self, problems);
         sandbox::check(self, context, identity, problems);
         let count = self.instances();
         let instances = names(self.name, count).into_iter().zip(0..);
@@ -103,6 +104,8 @@ impl<'a> Service<'a> {
                     stop,
                     reload,
                     launch,
+                    resources: resources::resources(s),
+                    watch: resources::watch(s),
                     logs: self.logs(&name, context),
                     name,
                 }

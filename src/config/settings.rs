@@ -163,6 +163,13 @@ impl<'a> Settings<'a> {
         }
     }
 
+    pub(super) fn percent(&self, key: &str) -> Option<u32> {
+        match self.entry(key)?.value {
+            Value::Percent(n) => Some(n),
+            _ => None,
+        }
+    }
+
     pub(super) fn rotate(&self, key: &str) -> Rotate {
         match self.entry(key) {
             Some(Entry { value: Value::Rotate(rotate), .. }) => *rotate,

@@ -35,6 +35,7 @@ pub(super) enum Value {
     Never,
     Size(u64),
     Share(Share),
+    Percent(u32),
     Rotate(Rotate),
     Signal(i32),
     Exits(Vec<ExitMatch>),
@@ -85,6 +86,7 @@ impl Reader<'_> {
             Kind::Size(min) => size(raw, *min).map(Value::Size),
             Kind::SizeIn(min, max) => size_in(raw, *min, *max).map(Value::Size),
             Kind::Share => share(raw).map(Value::Share),
+            Kind::Percent(min, max) => percent(raw, *min, *max).map(Value::Percent),
             Kind::Rotate => text(raw).and_then(Rotate::parse).map(Value::Rotate),
             Kind::Signal => signal(raw).map(Value::Signal),
             Kind::Mask => mask(raw).map(Value::Mask),
@@ -149,6 +151,7 @@ fn expected(kind: &Kind) -> String {
         Kind::TimeOrNever => "a duration such as \"10s\", or \"never\"",
         Kind::Size(_) | Kind::SizeIn(..) => "a size such as \"50MiB\", or a number of bytes",
         Kind::Share => "a size such as \"50GiB\", or a percentage such as \"10%\"",
+        Kind::Percent(..) => "a percentage such as \"150%\"",
         Kind::Rotate => "\"off\", \"hourly\", \"daily\" or a time such as \"03:30\"",
         Kind::Signal => "a signal such as \"SIGTERM\"",
         Kind::Exits => "an array of exit statuses (0 to 255) and signal names",
@@ -240,7 +243,11 @@ fn permille(raw: &Raw<'_>, min: u32, max: u32) -> Result<u32, String> {
 
 fn time(raw: &Raw<'_>, min: u64) -> Result<Millis, String> {
     let t = parse_duration(text(raw)?)?;
-    if t.0 < min { Err("it must be more than nothing".into()) } else { Ok(t) }
+    match min {
+        _ if t.0 >= min => Ok(t),
+        1 => Err("it must be more than nothing".into()),
+        _ => Err(format!("it must be at least {}", Millis(min))),
+    }
 }
 
 fn size(raw: &Raw<'_>, min: u64) -> Result<u64, String> {
@@ -264,6 +271,12 @@ fn share(raw: &Raw<'_>) -> Result<Share, String> {
         Some(bytes) => bytes.map(Share::Bytes),
         None => Share::parse(text(raw)?),
     }
+}
+
+fn percent(raw: &Raw<'_>, min: u32, max: u32) -> Result<u32, String> {
+    let range = || format!("it must be a whole percentage from \"{min}%\" to \"{max}%\"");
+    let digits = text(raw)?.strip_suffix('%').filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+    digits.and_then(|d| d.parse().ok()).filter(|n| (min..=max).contains(n)).ok_or_else(range)
 }
 
 fn signal(raw: &Raw<'_>) -> Result<i32, String> {

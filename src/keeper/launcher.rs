@@ -7,7 +7,9 @@
 use super::{
     base::{Base, Place},
     child::{self, Own, Prepared, Streams},
+    control,
     environment::Command,
+    measure,
     order::{Kind, LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
     pipes::Pipes,
     state::complain,
@@ -15,7 +17,10 @@ use super::{
     tidy,
 };
 use crate::{
-    plan::{self, Generation, Job, LaunchSpec, Reload, image::Image},
+    plan::{
+        self, Generation, Job, Name, Reload,
+        image::{Image, ImageError, Launched},
+    },
     sys::{
         self, Errno,
         birth::Cradle,
@@ -86,6 +91,17 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
                 continue;
             }
             (Order::Launch(launch), Some(launcher)) => launcher.launch(&launch, fds),
+            (Order::Adjust { service, entry, cgroup }, Some(launcher)) => {
+                let failure = launcher.adjust(&service, entry, cgroup.as_deref()).err();
+                (Report::Adjusted { failure }, Vec::new())
+            }
+            (Order::Measure { cgroup, main, invocation }, Some(launcher)) => {
+                let (memory, cpu_us) = match (&launcher.base, cgroup) {
+                    (Some(base), Some(name)) => measure::of_cgroup(base, &name),
+                    _ => measure::of_group(main, &invocation),
+                };
+                (Report::Measured { memory, cpu_us }, Vec::new())
+            }
             (Order::Remove { folders }, Some(launcher)) => (launcher.remove(folders), Vec::new()),
             (Order::Tidy { folders }, Some(_)) => {
                 (Report::Tidied { failed: tidy::remove(&folders) }, Vec::new())
@@ -102,7 +118,7 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
 }
 
 /// The child's pid, its pipes, and the folders that are to go with it.
-type Launched = (i32, Pipes, Vec<plan::Place>);
+type Newborn = (i32, Pipes, Vec<plan::Place>);
 
 /// What a launcher has.
 struct Launcher {
@@ -155,9 +171,9 @@ impl Launcher {
         }
     }
 
-    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<Launched, (i32, Failure)> {
+    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<Newborn, (i32, Failure)> {
         let unborn = |failure| (0, failure);
-        let (spec, argv) = self.spec(launch).map_err(unborn)?;
+        let (Launched { launch: spec, resources, .. }, argv) = self.spec(launch).map_err(unborn)?;
         let mut fds = fds;
         let main = if launch.role == Role::Main { None } else { fds.pop() };
         let (pipes, given) = match launch.role {
@@ -178,12 +194,14 @@ impl Launcher {
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
                 if launch.role == Role::Main {
-                    file::make_dir_at(base.dir.as_fd(), name)
-                        .map_err(|e| unborn(Failure::call(Step::Folder, e, &**name)))?;
+                    control::plant(base, name, &resources).map_err(unborn)?;
                 }
                 Some((base, name.as_str()))
             }
-            _ => None,
+            _ => match control::without_cgroups(&resources) {
+                Some(failure) => return Err(unborn(failure)),
+                None => None,
+            },
         };
         let born = self.bear(&prepared, planted);
         if born.is_err()
@@ -199,28 +217,52 @@ impl Launcher {
         Ok((pid, pipes, folders))
     }
 
+    fn adjust(&self, service: &Name, entry: u32, cgroup: Option<&str>) -> Result<(), Failure> {
+        let wanted = self.entry(service, entry)?.resources;
+        match (&self.base, cgroup) {
+            (Some(base), Some(name)) => control::adjust(base, name, &wanted),
+            _ => control::without_cgroups(&wanted).map_or(Ok(()), Err),
+        }
+    }
+
     /// The entry and the command that are meant.
-    fn spec(&self, launch: &Launch) -> Result<(LaunchSpec, Vec<String>), Failure> {
-        let failed = |why: String| Failure::ours(Step::Plan, format!(" of {}", launch.service), why);
+    fn spec(&self, launch: &Launch) -> Result<(Launched, Vec<String>), Failure> {
+        let mut entry = self.entry(&launch.service, launch.entry)?;
+        let job = match &launch.role {
+            Role::Main => {
+                let argv = mem::take(&mut entry.launch.argv);
+                return Ok((entry, argv));
+            }
+            Role::Exec { argv, .. } => return Ok((entry, argv.clone())),
+            Role::Job { job, .. } => *job,
+        };
+        let spec = self.image(&launch.service, |image| image.service(launch.entry))?;
+        let argv = match (job, spec.reload) {
+            (Job::Stop, _) => spec.stop.command,
+            (Job::Reload, Reload::Command(argv)) => argv,
+            (Job::Reload, Reload::Signal(_)) => Vec::new(),
+        };
+        Ok((entry, argv))
+    }
+
+    fn entry(&self, service: &Name, entry: u32) -> Result<Launched, Failure> {
+        let found = self.image(service, |image| image.launch(entry))?;
+        if found.name != *service {
+            let why = format!("entry {entry} is {}", found.name);
+            return Err(Failure::ours(Step::Plan, format!(" of {service}"), why));
+        }
+        Ok(found)
+    }
+
+    /// Something of the plan, for this service.
+    fn image<T>(
+        &self,
+        service: &Name,
+        part: impl FnOnce(&Image<'_>) -> Result<T, ImageError>,
+    ) -> Result<T, Failure> {
+        let failed = |why: String| Failure::ours(Step::Plan, format!(" of {service}"), why);
         let image = self.plan.as_ref().map_err(|why| failed(why.clone()))?;
-        let image = Image::new(image).map_err(|e| failed(e.to_string()))?;
-        let (name, argv, spec) = match &launch.role {
-            Role::Exec { argv, .. } => image.launch(launch.entry).map(|(name, l)| (name, argv.clone(), l)),
-            Role::Main => image.launch(launch.entry).map(|(name, mut l)| (name, mem::take(&mut l.argv), l)),
-            Role::Job { job, .. } => image.service(launch.entry).map(|s| {
-                let argv = match (job, s.reload) {
-                    (Job::Stop, _) => s.stop.command,
-                    (Job::Reload, Reload::Command(argv)) => argv,
-                    (Job::Reload, Reload::Signal(_)) => Vec::new(),
-                };
-                (s.name, argv, s.launch)
-            }),
-        }
-        .map_err(|e| failed(e.to_string()))?;
-        if name != launch.service {
-            return Err(failed(format!("entry {} is {name}", launch.entry)));
-        }
-        Ok((spec, argv))
+        Image::new(image).and_then(|image| part(&image)).map_err(|e| failed(e.to_string()))
     }
 
     /// The child, born in its cgroup where it can be, or else joining it.

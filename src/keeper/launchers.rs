@@ -46,6 +46,10 @@ pub(super) enum Errand {
     Job(RunId, Job),
     /// The command of a session.
     Exec(u64),
+    /// Hold a live run to other resources.
+    Adjust(RunId),
+    /// Find out what a live run uses.
+    Measure(RunId),
     /// Remove these empty cgroups.
     Remove(Vec<String>),
     /// Remove the folders of this service's last run.
@@ -125,7 +129,7 @@ impl Keeper {
         let id = match errand {
             Errand::Main(id) | Errand::Job(id, _) => Some(*id),
             Errand::Exec(number) => self.sessions.run_of(*number),
-            Errand::Remove(_) | Errand::Tidy(_) => None,
+            Errand::Adjust(_) | Errand::Measure(_) | Errand::Remove(_) | Errand::Tidy(_) => None,
         };
         let run = id.and_then(|id| self.runs.get(&id));
         let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
@@ -220,6 +224,8 @@ impl Keeper {
             Errand::Main(id) => self.main_order(*id).map(Some),
             Errand::Job(id, job) => self.job_order(*id, *job).map(Some),
             Errand::Exec(number) => self.exec_order(*number).map(Some),
+            Errand::Adjust(id) => Ok(self.adjust_order(*id)),
+            Errand::Measure(id) => Ok(self.measure_order(*id)),
             Errand::Remove(folders) => {
                 Ok(Some((None, Order::Remove { folders: folders.clone() }, Vec::new())))
             }
@@ -302,10 +308,14 @@ impl Keeper {
                 self.exec_launched(number, pid, ended.map(|(ended, _)| ended));
             }
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
+            (Report::Adjusted { failure }, Errand::Adjust(id)) => self.adjusted(id, failure.as_ref()),
+            (Report::Measured { memory, cpu_us }, Errand::Measure(id)) => self.measured(id, memory, cpu_us),
             (Report::Removed { failed }, Errand::Remove(_)) => self.not_removed(&failed),
             (Report::Tidied { failed }, Errand::Tidy(service)) => self.tidied(&service, &failed),
             (
                 Report::Launched { .. }
+                | Report::Adjusted { .. }
+                | Report::Measured { .. }
                 | Report::Removed { .. }
                 | Report::Tidied { .. }
                 | Report::Broken { .. },
@@ -351,6 +361,8 @@ impl Keeper {
             // The child of a job is reaped as any orphan is.
             Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
             Errand::Exec(number) => self.exec_refused(*number, &failure),
+            Errand::Adjust(id) => self.adjusted(*id, Some(&failure)),
+            Errand::Measure(id) => self.measured(*id, None, None),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),
             Errand::Tidy(service) => self.tidied(service, &[]),
         }

@@ -4,7 +4,8 @@
 //! and takes from the manager nothing but the requests of [`protocol`]. The pieces: `state` is what is held
 //! and the loop; `launch`, `launchers`, `launcher`, `child`, `confine` and `identity` are the way from a request to
 //! a service, `provide` and `verify` what is made ready and checked for it; `exits` is how things end; `tree` and
-//! `base` are the processes of a run; `link` and `manager` are the way to the manager and its life.
+//! `base` are the processes of a run, `control` is what they may use and `measure` what they do use; `link` and
+//! `manager` are the way to the manager and its life.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ mod base;
 mod boot;
 mod child;
 mod confine;
+mod control;
 mod end;
 mod envfile;
 mod environment;
@@ -26,6 +28,7 @@ mod launchers;
 mod link;
 mod loader;
 mod manager;
+mod measure;
 mod order;
 mod own;
 mod pipes;

@@ -31,6 +31,10 @@ pub(super) enum Order {
     Plan { generation: Generation },
     /// Launch; reported.
     Launch(Launch),
+    /// Hold the cgroup of a live run to the resources of this entry of the plan; reported.
+    Adjust { service: Name, entry: u32, cgroup: Option<String> },
+    /// Find out what a run uses: that in this cgroup, or the one of this main process and INVOCATION_ID; reported.
+    Measure { cgroup: Option<String>, main: i32, invocation: String },
     /// Remove these cgroups, which are empty; reported.
     Remove { folders: Vec<String> },
     /// Remove these folders of a run that is over; reported.
@@ -97,6 +101,10 @@ pub(super) enum Report {
     Failed { pid: i32, failure: Failure },
     /// The launcher cannot go on, and ends; a clause for people.
     Broken { why: String },
+    /// What of the resources could not be had.
+    Adjusted { failure: Option<Failure> },
+    /// What is used; `None` for what could not be found out.
+    Measured { memory: Option<u64>, cpu_us: Option<u64> },
     /// What could not be removed, and why.
     Removed { failed: Vec<(String, i32)> },
     /// What could not be tidied away, and why.

@@ -46,6 +46,8 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
+        resources: Default::default(),
+        watch: None,
         logs: LogSpec {
             dir: "/".into(),
             max_size: u64::MAX,

@@ -13,6 +13,7 @@ pub mod logs;
 pub mod name;
 pub mod order;
 pub mod provision;
+pub mod resources;
 pub mod run;
 pub mod sandbox;
 pub mod service;
@@ -24,6 +25,7 @@ pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
 pub use logs::{HostLogs, Rotate, Share};
 pub use name::Name;
 pub use provision::{Credentials, Place, Provision, Verify};
+pub use resources::{Meter, Resources, Setting, Watch, WatchAction};
 pub use run::{Exit, Job, RunId};
 pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use service::{

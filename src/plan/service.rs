@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name, Provision, Rotate, Sandbox, Scheduling, Syscalls};
+use super::{Millis, Name, Provision, Resources, Rotate, Sandbox, Scheduling, Syscalls, Watch};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -39,6 +39,12 @@ pub struct ServiceSpec {
     pub reload: Reload,
     /// What the keeper's child does to become this service.
     pub launch: LaunchSpec,
+    /// What its control group holds it to; changes hold for a live run too.
+    #[serde(default)]
+    pub resources: Resources,
+    /// When what it uses is too much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
     /// What becomes of its output.
     pub logs: LogSpec,
 }

@@ -559,6 +559,8 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         stop: StopSpec { signal: 15, timeout: Millis(1000), command: Vec::new() },
         reload: Reload::Signal(1),
         launch,
+        resources: Default::default(),
+        watch: None,
         logs,
     }
 }
