@@ -265,7 +265,8 @@ fn strangers_in_keepds_cgroup_are_named() {
 fn a_watch_restarts_what_grows() {
     let watch = "watch = { memory = \"4MiB\", for = \"1s\" }\n";
     let grow = "x=$(head -c 8000000 /dev/zero | tr '\\0' x)";
-    let script = format!("test -e grown && exec sleep 1000; touch grown; {grow}; sleep 1000");
+    // Something follows, or the shell would become what it executes last, and be small again.
+    let script = format!("test -e grown && exec sleep 1000; touch grown; {grow}; sleep 1000; true");
     let d = Daemon::start(&service("web", &script, watch));
     let first = d.wait_running("web");
     let web = d.wait_service("web", "a successor", |s| s["restarts"] == 1 && s["state"] == "running");
@@ -280,8 +281,7 @@ fn the_kernel_tells_a_watch_that_memory_grows() {
         "watch = {{ memory = \"4MiB\", for = \"1s\", action = \"alert\" }}\n{}",
         table("memory-high = \"4MiB\"")
     );
-    let script =
-        "while ! test -e grow; do sleep 0.1; done; x=$(head -c 5000000 /dev/zero | tr '\\0' x); sleep 1000";
+    let script = "while ! test -e grow; do sleep 0.1; done; x=$(head -c 5000000 /dev/zero | tr '\\0' x); sleep 1000; true";
     let d = Daemon::start(&service("web", script, &keys));
     d.wait_running("web");
     wait_for("the manager to look no more, and listen", LATER, || {

@@ -233,9 +233,10 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Steps whose failure another test brings about (`a_launch_must_fit_the_plan`), or that no service takes but only a
-/// command of `keepctl exec`.
-const ELSEWHERE: &[&str] = &["Plan", "Terminal"];
+/// Steps whose failure another test brings about (`a_launch_must_fit_the_plan`,
+/// `what_the_host_lacks_is_a_failed_start_that_says_so`), or that no service takes but only a command of
+/// `keepctl exec`.
+const ELSEWHERE: &[&str] = &["Plan", "Resource", "Terminal"];
 
 fn no_step_can_fail_unseen() {
     if !ready("no_step_can_fail_unseen") {
