@@ -281,8 +281,9 @@ fn the_kernel_tells_a_watch_that_memory_grows() {
         "watch = {{ memory = \"4MiB\", for = \"1s\", action = \"alert\" }}\n{}",
         table("memory-high = \"4MiB\"")
     );
-    let script = "while ! test -e grow; do sleep 0.1; done; x=$(head -c 5000000 /dev/zero | tr '\\0' x); sleep 1000; true";
-    let d = Daemon::start(&service("web", script, &keys));
+    let grow = "x=$(head -c 5000000 /dev/zero | tr '\\0' x)";
+    let script = format!("while ! test -e grow; do sleep 0.1; done; {grow}; sleep 1000; true");
+    let d = Daemon::start(&service("web", &script, &keys));
     d.wait_running("web");
     wait_for("the manager to look no more, and listen", LATER, || {
         let open = fs::read_dir(format!("/proc/{}/fdinfo", d.manager())).unwrap().flatten();

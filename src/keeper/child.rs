@@ -21,7 +21,9 @@ use super::{
 use crate::{
     plan::{LaunchSpec, Limit, Scheduling, Stderr, Syscalls},
     sys::{
-        Errno, caps, cgroup, fd, file, limits, prctl, process,
+        Errno, caps, cgroup, fd, file,
+        landlock::Rules,
+        limits, prctl, process,
         record::{self, Record},
         schedule,
         seccomp::{self, Filter},
@@ -97,6 +99,8 @@ pub(super) struct Prepared<'a> {
     oom_score: i32,
     command: Command,
     provided: Provided,
+    /// See [`confine::enter`].
+    spare: Option<OwnedFd>,
 }
 
 impl<'a> Prepared<'a> {
@@ -107,6 +111,7 @@ impl<'a> Prepared<'a> {
         own: &'a Own,
         streams: Streams<'a>,
         main: Option<&'a OwnedFd>,
+        spare: Option<OwnedFd>,
     ) -> Result<Prepared<'a>, Failure> {
         let becoming = Becoming::new(launch, own.bounding)?;
         let main = main.map(AsFd::as_fd);
@@ -127,7 +132,11 @@ impl<'a> Prepared<'a> {
             // A job finds what its service has.
             Some(_) => Provided::default(),
         };
-        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command, provided })
+        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command, provided, spare })
+    }
+
+    fn enter(&self) -> Result<Option<Rules>, Failure> {
+        confine::enter(self.launch, self.provided.credentials.as_ref(), self.spare.as_ref(), self.main)
     }
 
     /// The child has become the service.
@@ -163,7 +172,7 @@ fn steps(
         join_cgroup(base, name)?;
     }
     let launch = prepared.launch;
-    let rules = confine::enter(launch, prepared.provided.credentials.as_ref(), prepared.main)?;
+    let rules = prepared.enter()?;
     schedule(&launch.scheduling, prepared.oom_score)?;
     set_limits(&launch.limits)?;
     process::umask(launch.umask);

@@ -48,9 +48,11 @@ const KEPT_OF_DEV: [&str; 3] = ["/dev/pts", "/dev/shm", "/dev/mqueue"];
 
 /// Goes where the service is to be: a new place, or that of the main process behind `main`. The rules that it is
 /// to be held to once it is the service's user, where the kernel has such. `credentials`: the file system with them.
+/// `spare`: a network that nobody is in yet.
 pub(super) fn enter(
     launch: &LaunchSpec,
     credentials: Option<&OwnedFd>,
+    spare: Option<&OwnedFd>,
     main: Option<BorrowedFd<'_>>,
 ) -> Result<Option<Rules>, Failure> {
     let sandbox = &launch.sandbox;
@@ -63,8 +65,10 @@ pub(super) fn enter(
         ns::join(main, mounts, network).map_err(failed(Step::Namespaces, "join those of the service"))?;
         return rules(sandbox);
     }
-    ns::open(mounts, network).map_err(failed(Step::Namespaces, "open new ones"))?;
-    if network {
+    ns::open(mounts, network && spare.is_none()).map_err(failed(Step::Namespaces, "open new ones"))?;
+    if let Some(spare) = spare.filter(|_| network) {
+        ns::join_network(spare.as_fd()).map_err(failed(Step::Namespaces, "join a new network"))?;
+    } else if network {
         ns::loopback_up().map_err(failed(Step::Namespaces, "bring up the loopback interface"))?;
     }
     if mounts {

@@ -27,7 +27,7 @@ use crate::{
         cgroup, fd, file, identity,
         limits::{self, Pair},
         memory::Mapping,
-        packet,
+        namespace, packet,
         poll::{Interest, Poll},
         prctl,
         process::SingleThread,
@@ -36,6 +36,7 @@ use crate::{
     },
 };
 use std::{
+    cell::Cell,
     mem,
     os::fd::{AsFd, OwnedFd},
 };
@@ -114,6 +115,9 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
             Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
             Err(e) => return Err(("a report", e)),
         }
+        if let Some(launcher) = &mut launcher {
+            launcher.lay_in()?;
+        }
     }
 }
 
@@ -128,6 +132,17 @@ struct Launcher {
     own: Own,
     base: Option<Base>,
     plan: Result<Mapping, String>,
+    network: Network,
+}
+
+/// Networks for services that want one of their own. To make one takes as long as all the rest of a launch, so the
+/// next one is made when a launch is done.
+#[derive(Default)]
+struct Network {
+    /// Ours.
+    own: Option<OwnedFd>,
+    spare: Cell<Option<OwnedFd>>,
+    wanted: Cell<bool>,
 }
 
 impl Launcher {
@@ -150,7 +165,23 @@ impl Launcher {
             own: Own::new(kind),
             base: base.map(Base::new).transpose().map_err(|e| ("its cgroup", e))?,
             plan: Err("no plan is held".into()),
+            network: Network::default(),
         })
+    }
+
+    /// Makes what the next launch may want, while nobody waits. A network that cannot be made, that launch finds out
+    /// about; but one that we could not leave again would be that of all services.
+    fn lay_in(&mut self) -> Result<(), (&'static str, Errno)> {
+        let network = &mut self.network;
+        if !network.wanted.replace(false) || network.spare.get_mut().is_some() {
+            return Ok(());
+        }
+        network.own = network.own.take().or_else(|| namespace::own_network().ok());
+        if let Some(own) = &network.own {
+            let made = namespace::new_network(own.as_fd()).map_err(|e| ("its way back to its network", e))?;
+            network.spare.set(made.ok());
+        }
+        Ok(())
     }
 
     fn take_plan(&mut self, generation: Generation, fds: &[OwnedFd]) {
@@ -189,7 +220,10 @@ impl Launcher {
             }
             _ => Streams::new(&spec, &pipes, self.null.as_fd()),
         };
-        let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref());
+        let alone = spec.sandbox.private_network && launch.role == Role::Main;
+        self.network.wanted.set(alone);
+        let spare = if alone { self.network.spare.take() } else { None };
+        let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref(), spare);
         let prepared = prepared.map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
