@@ -125,7 +125,7 @@ fn head(name: &str, section: &str, about: &str, date: &str) -> String {
 fn part(render: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Result<String> {
     let mut out = Vec::new();
     render(&mut out)?;
-    let text = String::from_utf8(out)?;
+    let text = String::from_utf8(out)?.replace(".br\n\n.br\n", ".sp\n");
     let lines =
         text.lines().filter(|l| !l.starts_with(".SH") && !l.starts_with(".ie ") && !l.starts_with(".el "));
     Ok(lines.map(|l| format!("{l}\n")).collect())
