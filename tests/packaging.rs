@@ -1,5 +1,5 @@
 //! What packages tell of keepd is what keepd is: man pages and completions know every key, command and option.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
 

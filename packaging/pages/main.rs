@@ -131,21 +131,18 @@ fn part(render: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> 
     Ok(lines.map(|l| format!("{l}\n")).collect())
 }
 
-/// Without requests for space where there is some.
+/// Without requests for a paragraph below a heading, where there is one.
 fn tidy(page: &str) -> String {
-    let mut out: Vec<&str> = Vec::new();
+    let mut out = String::new();
+    let mut heading = false;
     for line in page.lines() {
-        let last = out.last().copied().unwrap_or_default();
-        let spaced =
-            |l: &str| l == ".sp" || l.starts_with(".SH") || l.starts_with(".SS") || l.starts_with(".TP");
-        if last == ".br" && spaced(line) {
-            out.pop();
+        if !(heading && line == ".PP") {
+            out += line;
+            out += "\n";
         }
-        if !((line == ".PP" && spaced(last)) || (line == ".br" && spaced(last))) {
-            out.push(line);
-        }
+        heading = line.starts_with(".SH") || line.starts_with(".SS");
     }
-    out.join("\n") + "\n"
+    out
 }
 
 fn section(title: &str, text: &str) -> String {

@@ -55,7 +55,10 @@ pub(super) enum Command {
     /// Stop all services in order, then keepd itself
     Shutdown(ShutdownArgs),
     /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell that is to load it
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Args)]
