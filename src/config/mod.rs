@@ -21,6 +21,7 @@ mod sandbox;
 mod schema;
 mod service;
 mod settings;
+mod single;
 mod source;
 mod users;
 mod value;
@@ -28,9 +29,11 @@ mod words;
 
 pub use diagnostic::{Diagnostic, Format, render_all};
 pub use options::Options;
+pub use single::takes;
 pub use users::{Account, Databases};
+pub use words::split_words;
 
-use crate::plan::{Millis, Plan};
+use crate::plan::{Millis, Mode, Plan};
 use diagnostic::{At, Problems};
 use document::Document;
 use source::Source;

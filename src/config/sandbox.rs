@@ -13,7 +13,7 @@ use crate::plan::{Capabilities, Identity, LaunchSpec, Mode, ReadOnly, Sandbox, S
 use std::path::Path;
 
 /// Keys that take root to hold.
-const ROOTS: [&str; 7] = [
+pub(super) const ROOTS: [&str; 7] = [
     "sandbox.capabilities",
     "sandbox.private-tmp",
     "sandbox.read-only",
