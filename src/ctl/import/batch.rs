@@ -62,11 +62,11 @@ impl Batch {
         out += &comment(
             "Read what is said beside each service, then put this into /etc/keepd/conf.d and run `keepctl check`.",
         );
-        self.remarks.iter().for_each(|r| out += &remark(r));
+        out += &remarks(&self.remarks);
         for draft in &self.drafts {
             out.push('\n');
             out += &comment(&draft.origin);
-            draft.remarks.iter().for_each(|r| out += &remark(r));
+            out += &remarks(&draft.remarks);
             match &draft.refused {
                 Some(why) => out += &comment(&format!("Left out as a whole: {why}.")),
                 None => tables(draft, &mut out),
@@ -114,11 +114,24 @@ impl Batch {
     }
 }
 
-fn remark(remark: &Remark) -> String {
-    comment(&match remark {
-        Remark::Lost { what, why } => format!("Not kept: {what}: {why}."),
-        Remark::Note(text) => format!("Note: {text}."),
-    })
+/// What was not kept for one and the same reason stands together.
+fn remarks(remarks: &[Remark]) -> String {
+    let mut out = String::new();
+    let mut said = BTreeSet::new();
+    for remark in remarks {
+        match remark {
+            Remark::Note(text) => out += &comment(&format!("Note: {text}.")),
+            Remark::Lost { why, .. } if said.insert(why) => {
+                let same = remarks.iter().filter_map(|r| match r {
+                    Remark::Lost { what, why: other } if other == why => Some(what.as_str()),
+                    _ => None,
+                });
+                out += &comment(&format!("Not kept: {}: {why}.", same.collect::<Vec<_>>().join(", ")));
+            }
+            Remark::Lost { .. } => {}
+        }
+    }
+    out
 }
 
 fn tables(draft: &Draft, out: &mut String) {

@@ -20,7 +20,11 @@ use crate::config::Options;
 use args::From;
 use batch::Batch;
 use draft::Setting;
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 /// The largest file that is read.
 const MAX: u64 = 4 << 20;
@@ -31,26 +35,29 @@ pub(super) fn run(args: &ImportArgs, out: &mut impl Write, err: &mut impl Write)
         .map_err(|e| Fail::new(FAILED, format!("cannot find out who this user is: {e}")))?
         .mode;
     let setting = Setting { mode, run_as: args.run_as.clone(), env: args.env.clone() };
-    let mut batch = Batch::default();
-    for file in &args.files {
-        let path = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        let read = read(&path).and_then(|text| match args.from {
-            From::Supervisor => supervisor::import(&path, &text, &setting, &mut batch),
-            From::Systemd => systemd::import(&path, &text, &setting, &mut batch),
-            From::Procfile => procfile::import(&path, &text, &setting, &mut batch),
-            From::Pm2 => pm2::import(&path, &text, &setting, &mut batch),
-        });
-        read.map_err(|why| Fail::new(FAILED, format!("cannot import {}: {why}", file.display())))?;
-    }
-    batch.finish(&setting);
-    if args.from == From::Systemd {
-        systemd::order(&mut batch);
-    }
+    let batch = import(args.from, &args.files, &setting)?;
     out.write_all(batch.toml(args.from.whose()).as_bytes())?;
     out.flush()?;
     // Whoever reads stdout only is told by the exit status.
     let _ = err.write_all(batch.summary().as_bytes());
     Ok(if batch.left_out() == 0 { 0 } else { LEFT_OUT })
+}
+
+fn import(from: From, files: &[PathBuf], setting: &Setting) -> Result<Batch, Fail> {
+    let mut batch = Batch::default();
+    for file in files {
+        let path = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        let read = read(&path).and_then(|text| match from {
+            From::Supervisor => supervisor::import(&path, &text, setting, &mut batch),
+            From::Systemd => systemd::import(&path, &text, setting, &mut batch),
+            From::Procfile => procfile::import(&path, &text, setting, &mut batch),
+            From::Pm2 => pm2::import(&path, &text, setting, &mut batch),
+        });
+        read.map_err(|why| Fail::new(FAILED, format!("cannot import {}: {why}", file.display())))?;
+    }
+    batch.finish(setting);
+    systemd::order(&mut batch);
+    Ok(batch)
 }
 
 /// A text file; the error is a clause.
