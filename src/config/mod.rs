@@ -82,3 +82,6 @@ pub fn load(options: &Options) -> Result<Plan, Vec<Diagnostic>> {
         _ => Err(problems.diagnostics(&sources)),
     }
 }
+
+#[cfg(test)]
+mod json_schema_tests;

@@ -21,7 +21,10 @@ impl Batch {
     }
 
     pub(super) fn note(&mut self, text: impl Into<String>) {
-        self.remarks.push(Remark::Note(text.into()));
+        let note = Remark::Note(text.into());
+        if !self.remarks.contains(&note) {
+            self.remarks.push(note);
+        }
     }
 
     /// Gives every service a name of its own that keepd takes, and a user.
@@ -37,7 +40,8 @@ impl Batch {
                 n += 1;
             }
             if name != draft.name {
-                draft.note(format!("called {} here, because keepd does not take {}", name, draft.name));
+                let why = if wanted == draft.name { "is taken" } else { "is no name for a service" };
+                draft.note(format!("called {name} here, because {} {why}", draft.name));
                 draft.name = name;
             }
             if draft.refused.is_none() && draft.get("command").is_none() {
@@ -138,7 +142,13 @@ fn tables(draft: &Draft, out: &mut String) {
     let name = key(&draft.name);
     let _ = writeln!(out, "[service.{name}]");
     // The plain keys first: what stands below a table belongs to it.
-    let plain = draft.settings.iter().filter(|(path, _)| !path.contains('.') && *path != "env");
+    let mut plain: Vec<_> = draft.settings.iter().filter(|(p, _)| !p.contains('.') && *p != "env").collect();
+    plain.sort_by_key(|(path, _)| match *path {
+        "description" => 0,
+        "command" => 1,
+        "user" => 2,
+        _ => 3,
+    });
     for (path, value) in plain {
         let _ = writeln!(out, "{path} = {value}");
     }

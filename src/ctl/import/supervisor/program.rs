@@ -19,6 +19,8 @@ use crate::{
 pub(super) const PRIORITY: &str = "keepd orders by `after` and `requires`, service by service";
 /// So many processes are services of their own at most.
 const MOST: u64 = 1000;
+/// keepd's breaker counts so many failures.
+const COUNTED: u64 = 1024;
 
 /// Adds the services of a program: one with instances, or one for each process where their numbers do not begin at
 /// 0 or are written with leading zeros.
@@ -176,6 +178,12 @@ fn retries(draft: &mut Draft, section: &Section, retries: u64) -> Result<(), Str
     let within = 2 * (retries + 1).saturating_mul(startsecs.saturating_add(longest));
     draft.set("backoff.delay", "1s")?;
     draft.set("backoff.max", seconds(longest))?;
+    if retries >= COUNTED {
+        draft.set("breaker.failures", i64::try_from(2 * COUNTED).unwrap_or(i64::MAX))?;
+        draft.set("breaker.within", "36500d")?;
+        draft.note("startretries: it is restarted for ever, since keepd counts 1024 failures at most");
+        return Ok(());
+    }
     draft.set("breaker.failures", i64::try_from(retries + 1).unwrap_or(i64::MAX))?;
     draft.set("breaker.within", seconds(within))?;
     draft.set("breaker.retry-every", "never")?;

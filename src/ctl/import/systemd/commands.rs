@@ -1,7 +1,7 @@
 //! `Exec…=` and `Type=`: what is run, and how it is reloaded and stopped.
 
 use super::{
-    super::draft::Draft,
+    super::{draft::Draft, text::boolean},
     Mapped,
     exec::{Line, command, sequence},
     unit::{Entry, Unit},
@@ -14,8 +14,14 @@ pub(super) fn map(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Mapped {
         "ExecStartPre" => before(entry, draft),
         "ExecReload" => reload(entry, draft),
         "ExecStop" => stop(entry, draft),
-        // What these lines say is taken back again where the unit is of this kind.
-        "RemainAfterExit" | "GuessMainPID" => Ok(()),
+        "RemainAfterExit" => {
+            if boolean(entry.last()) == Ok(true) {
+                draft.note("RemainAfterExit: once its processes have ended it is shown as exited");
+            }
+            Ok(())
+        }
+        // There is nothing to guess: it is the process that was started.
+        "GuessMainPID" => Ok(()),
         _ => return None,
     })
 }

@@ -179,8 +179,12 @@ fn capabilities(unit: &Unit, draft: &mut Draft) -> Result<(), String> {
         (true, _, Some(bounding)) => bounding,
         (true, ..) => return Ok(()),
         (false, Some(ambient), _) => ambient,
-        // It has none and can have none, as systemd's can have none without a program that gives them.
-        (false, None, _) => return Ok(()),
+        (false, None, _) => {
+            draft.note(
+                "CapabilityBoundingSet: a service of an ordinary user has none but AmbientCapabilities",
+            );
+            return Ok(());
+        }
     };
     let mut set = set(&chosen.values)?;
     if on(unit, "PrivateDevices") {

@@ -60,8 +60,10 @@ const WITHIN: &str = "[ready] is not supported by this version: it is ready as s
 
 /// What systemd does where a unit says nothing, and keepd does not.
 pub(super) fn defaults(unit: &Unit, draft: &mut Draft) {
-    if unit.get("Restart").is_none() {
-        let _ = draft.set("restart", "never");
+    if unit.get("Restart").is_none() && draft.set("restart", "never").is_ok() {
+        draft.note(
+            "restart = \"never\" is what systemd does without Restart; keepd's own default is on-failure",
+        );
     }
     if draft.get("stop-timeout").is_none() {
         let _ = draft.set("stop-timeout", "90s");
