@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from cage import LAUNCH_SLOT, Cage, Noise, Stamps, now_ns, supervisor_side
-from subjects import Keepd, Limit
+from subjects import Boxed, Keepd, Limit
 
 LINE = 100  # bytes of a log line
 
@@ -187,6 +187,10 @@ class Bench:
                 return dict(median_ms=median(times), all_ms=times, foreign_cores=noise.cores())
 
         return self.turns([Limit, *subjects], self.opt.rounds, once)
+
+    def boxed(self):
+        """What the sandbox adds to a launch: the same restart with all of it and with none."""
+        return self.restart([Keepd, Boxed])
 
     # ------------------------------------------------------------------ few services: memory, idle
     def few(self, subjects):

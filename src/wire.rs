@@ -63,12 +63,53 @@ pub struct Service {
     pub cpu_usage_usec: Option<u64>,
     /// As `memory_bytes`.
     pub tasks: Option<u64>,
+    /// The most memory that this run has used; absent where the host cannot tell, and in lists.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory_peak_bytes: Option<u64>,
+    /// Processes of this run that the kernel killed because memory ran out; as `memory_peak_bytes`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oom_kills: Option<u64>,
+    /// What it has been waiting for lately; as `memory_peak_bytes`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pressure: Option<Pressure>,
+    /// What it is held to; absent where that is nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resources: Option<Resources>,
     pub log: Log,
     pub identity: Identity,
     /// Names it requires (`requires` and `binds-to`), wants and comes after.
     pub requires: Vec<String>,
     pub wants: Vec<String>,
     pub after: Vec<String>,
+}
+
+/// Percent of the last ten seconds in which some process of it waited for this.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pressure {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cpu: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub io: Option<f32>,
+}
+
+/// What a service is held to, as configured; what is not limited is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory_max_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory_high_bytes: Option<u64>,
+    /// Of one CPU.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cpu_max_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cpu_weight: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pids_max: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub io_weight: Option<u32>,
 }
 
 /// How the last run ended.
@@ -86,7 +127,7 @@ pub struct LastExit {
     /// The kernel could not be asked.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub unknown: bool,
-    /// Killed for memory.
+    /// The kernel killed it because memory ran out.
     pub oom: bool,
     /// RFC 3339, UTC.
     pub at: String,
@@ -101,6 +142,11 @@ pub struct Log {
     pub bytes_written: u64,
     pub bytes_dropped: u64,
     pub lines_dropped: u64,
+    /// Lines that were given to journald or syslog, and those that were left out; each receiver counts.
+    #[serde(default)]
+    pub forwarded: u64,
+    #[serde(default)]
+    pub forward_dropped: u64,
     /// Path of the current file; `null` where output is discarded.
     pub file: Option<String>,
     /// Path of stderr's own current file, where that is kept apart.
@@ -169,7 +215,7 @@ pub struct Event {
     pub id: u64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// state, exit, launch_failed, failed, recovered, stuck, applied, shutdown, log, manager
+    /// state, exit, launch_failed, oom, watch, failed, recovered, stuck, applied, shutdown, log, manager
     pub kind: String,
     /// `null`: the daemon as a whole.
     pub service: Option<String>,

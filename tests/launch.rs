@@ -8,12 +8,18 @@
 #![allow(unsafe_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "launch/attack.rs"]
+mod attack;
 #[path = "launch/ends.rs"]
 mod ends;
 #[path = "launch/hands.rs"]
 mod hands;
 #[path = "launch/identity.rs"]
 mod identity;
+#[path = "launch/inject.rs"]
+mod inject;
+#[path = "launch/provision.rs"]
+mod provision;
 #[path = "launch/rig.rs"]
 mod rig;
 #[path = "launch/sandbox.rs"]
@@ -39,8 +45,18 @@ fn main() {
         signal::ignore(signal);
     }
     let wanted: Vec<&String> = args[1..].iter().filter(|a| !a.starts_with('-')).collect();
-    let all =
-        [steps::TESTS, identity::TESTS, sandbox::TESTS, trees::TESTS, hands::TESTS, ends::TESTS].concat();
+    let all = [
+        steps::TESTS,
+        identity::TESTS,
+        sandbox::TESTS,
+        provision::TESTS,
+        inject::TESTS,
+        attack::TESTS,
+        trees::TESTS,
+        hands::TESTS,
+        ends::TESTS,
+    ]
+    .concat();
     let given = |flag: &str| args.iter().any(|a| a == flag);
     if given("--list") {
         if given("--ignored") {

@@ -49,6 +49,7 @@ fn spec(dir: &Path, max_size: u64, keep: u32) -> LogSpec {
         on_full: OnFull::Drop,
         format: LogFormat::Raw,
         max_line: 65_536,
+        forward: Vec::new(),
     }
 }
 

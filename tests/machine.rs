@@ -37,6 +37,8 @@ mod plans;
 mod stories;
 #[path = "machine/walk.rs"]
 mod walk;
+#[path = "machine/watch.rs"]
+mod watch;
 #[path = "machine/world.rs"]
 mod world;
 

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Daemon, LATER, command_line, is_alive, read_log, rotated, service, signal, wait_for};
+use common::{Daemon, LATER, is_alive, read_log, rotated, service, signal, wait_for};
 use nix::sys::signal::Signal;
 use std::{fs, time::Duration};
 
@@ -30,14 +30,6 @@ impl Dice {
         self.0 ^= self.0 << 17;
         self.0 % n
     }
-}
-
-/// The manager as /proc shows it, whether or not it answers yet.
-fn find_manager(d: &Daemon) -> Option<u32> {
-    let keeper = d.keeper();
-    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
-    let pids = children.split_whitespace().map(|p| p.parse::<u32>().unwrap());
-    pids.into_iter().find(|pid| command_line(*pid).split(' ').nth(1) == Some("manage") && is_alive(*pid))
 }
 
 fn kills() -> u64 {
@@ -68,7 +60,7 @@ fn kills_of_the_manager_cost_nothing() {
 
     let (mut dice, mut last) = (Dice(0x5eed_1234_9876_abcd), 0);
     for n in 0..kills() {
-        let manager = wait_for("a new manager", LATER, || find_manager(&d).filter(|m| *m != last));
+        let manager = wait_for("a new manager", LATER, || d.find_manager().filter(|m| *m != last));
         if n.is_multiple_of(2) {
             // Half of them in full work, the others in the midst of taking over.
             wait_for("an answer", LATER, || d.try_service("w1"));
@@ -205,7 +197,7 @@ fn kills_of_the_manager_while_logs_cannot_be_written_lose_no_line_uncounted() {
                 _ => {}
             }
         }
-        let manager = wait_for("a new manager", LATER, || find_manager(&d).filter(|m| *m != last));
+        let manager = wait_for("a new manager", LATER, || d.find_manager().filter(|m| *m != last));
         std::thread::park_timeout(Duration::from_micros(dice.below(60_000)));
         signal(manager, Signal::SIGKILL);
         last = manager;

@@ -6,7 +6,7 @@ use super::{
     depends::{self, Services},
     diagnostic::{At, Problems},
     document::Document,
-    identity,
+    identity, provision,
     schema::closest,
     service::Service,
     settings::{Layer, Settings},
@@ -33,12 +33,16 @@ pub(super) fn build(
         options,
         sources,
         profile,
+        runtime_dir: PathBuf::new(),
+        state_dir: PathBuf::new(),
         log_dir: PathBuf::new(),
         shutdown_timeout: settings.time("shutdown-timeout").unwrap_or_default(),
     };
     let api = sum(documents, |d| &d.api);
     let logs = sum(documents, |d| &d.logs);
     let daemon = daemon::build(&settings, &api, &logs, &context, &mut users, problems);
+    context.runtime_dir.clone_from(&daemon.runtime_dir);
+    context.state_dir.clone_from(&daemon.state_dir);
     context.log_dir.clone_from(&daemon.log_dir);
     let services = services(documents, profile, sources, problems);
     let mut plan = Plan { daemon, services: Vec::new(), warnings: Vec::new() };
@@ -58,6 +62,7 @@ pub(super) fn build(
     depends::refuse_cycles(&graph, problems);
     plan.services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     one_writer_each(&plan, &settings, problems);
+    provision::apart(&plan, &services, problems);
     if services.is_empty() {
         problems.warn(At::BUILT_IN, "no service is configured");
     }

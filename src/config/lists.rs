@@ -3,7 +3,7 @@
 
 use super::{
     schema::{Kind, closest},
-    value::{Item, Raw, Reader, count, name_of},
+    value::{Item, Raw, Reader, count, name_of, quoted},
     words,
 };
 use crate::plan::{Capabilities, ExitMatch, signal::parse_signal};
@@ -82,11 +82,7 @@ impl Reader<'_> {
                 let at = self.at(key.span());
                 self.problems.error(
                     at,
-                    format!(
-                        "`{}` cannot set \"{}\": that is no variable's name",
-                        self.path,
-                        name.escape_debug()
-                    ),
+                    format!("`{}` cannot set \"{}\": that is no name", self.path, name.escape_debug()),
                 );
             } else if let Some(text) = value.as_ref().as_str().filter(|t| !t.contains('\0')) {
                 out.push((name.to_owned(), Item { text: text.to_owned(), at }));
@@ -118,6 +114,30 @@ impl Reader<'_> {
             self.problems.error(at, format!("`{}`: there is no capability \"{text}\"{hint}", self.path));
         }
         known.then_some(set)
+    }
+
+    pub(super) fn words(
+        &mut self,
+        kind: &Kind,
+        raw: &Raw<'_>,
+        known: &'static [&'static str],
+    ) -> Option<Vec<&'static str>> {
+        let Some(array) = raw.as_ref().as_array() else {
+            self.refuse(kind, raw, "");
+            return None;
+        };
+        let mut out = Vec::new();
+        for element in array.iter() {
+            match element.as_ref().as_str().and_then(|text| known.iter().find(|word| **word == text)) {
+                Some(word) if out.contains(word) => self.refuse(kind, element, "it is there twice"),
+                Some(word) => out.push(*word),
+                None if element.as_ref().is_str() => {
+                    self.refuse(kind, element, &format!("there are {} only", quoted(known, " and ")));
+                }
+                None => self.refuse(kind, element, ""),
+            }
+        }
+        (out.len() == array.len()).then_some(out)
     }
 
     pub(super) fn exits(&mut self, raw: &Raw<'_>) -> Option<Vec<ExitMatch>> {

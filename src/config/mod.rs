@@ -17,6 +17,8 @@ mod getent;
 mod identity;
 mod lists;
 mod options;
+mod provision;
+mod resources;
 mod sandbox;
 mod schema;
 mod service;
@@ -46,6 +48,8 @@ struct Context<'a> {
     options: &'a Options,
     sources: &'a [Source],
     profile: Option<&'a str>,
+    runtime_dir: PathBuf,
+    state_dir: PathBuf,
     log_dir: PathBuf,
     shutdown_timeout: Millis,
 }

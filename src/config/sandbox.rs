@@ -10,7 +10,6 @@ use super::{
     settings::Settings,
 };
 use crate::plan::{Capabilities, Identity, LaunchSpec, Mode, ReadOnly, Sandbox, Scheduling, Syscalls};
-use std::path::Path;
 
 /// Keys that take root to hold.
 pub(super) const ROOTS: [&str; 7] = [
@@ -129,13 +128,17 @@ fn together(s: &Settings<'_>, wanted: &Sandbox, service: At, problems: &mut Prob
 
 /// Reports what a service needs to begin and would not find.
 pub(super) fn reachable(launch: &LaunchSpec, s: &Settings<'_>, service: At, problems: &mut Problems) {
-    let program = launch.argv.first().map(Path::new);
-    for (key, path) in [("directory", Some(launch.directory.as_path())), ("command", program)] {
-        let Some(path) = path else { continue };
+    let mut needed = vec![("directory", launch.directory.clone())];
+    needed.extend(launch.argv.first().map(|program| ("command", program.into())));
+    let provision = &launch.provision;
+    needed.extend(provision.runtime_dirs.iter().map(|p| ("runtime-dirs", p.path())));
+    needed.extend(provision.state_dirs.iter().map(|p| ("state-dirs", p.path())));
+    needed.extend(provision.credentials.iter().map(|c| ("credentials", c.at.clone())));
+    for (key, path) in &needed {
         if let Some(hider) = launch.sandbox.hidden_by(path) {
             let message =
                 format!("`{hider}` hides {} from the service, which is its `{key}`", path.display());
-            problems.error(s.written(&[hider, key]).unwrap_or(service), message);
+            problems.error(s.written(&[hider, *key]).unwrap_or(service), message);
         }
     }
 }

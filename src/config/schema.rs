@@ -47,6 +47,8 @@ pub(super) enum Kind {
     SizeIn(u64, u64),
     /// A size, or a percentage.
     Share,
+    /// A whole number of percent in this range, as in `"150%"`.
+    Percent(u32, u32),
     /// When logs are rotated by time.
     Rotate,
     Signal,
@@ -56,6 +58,8 @@ pub(super) enum Kind {
     Mask,
     /// An array of names of capabilities.
     Capabilities,
+    /// An array of some of these words, each at most once.
+    Words(&'static [&'static str]),
     /// Numbers of CPUs and ranges of them.
     Cpus,
     /// A table of strings.
@@ -139,7 +143,9 @@ pub(super) static SERVICE: &[Key] = &[
     key("umask", Mask),
     key("env", Map),
     key("env-files", Names),
-    key("credentials", LEAF),
+    key("credentials", Map),
+    key("runtime-dirs", Names),
+    key("state-dirs", Names),
     key("autostart", Flag),
     key("instances", Count(1, 10_000)),
     key("port", Count(1, 65_535)),
@@ -157,7 +163,7 @@ pub(super) static SERVICE: &[Key] = &[
     key("reload-signal", Signal),
     key("reload-command", Command),
     key("schedule", LEAF),
-    key("verify", LEAF),
+    key("verify", Table(VERIFY)),
     key("backoff", Table(BACKOFF)),
     key("breaker", Table(BREAKER)),
     key("limits", Table(LIMITS)),
@@ -174,10 +180,12 @@ pub(super) static SERVICE: &[Key] = &[
         ]),
     ),
     key("resources", Table(RESOURCES)),
-    key("watch", Future(&["memory", "cpu", "for", "action"])),
+    key("watch", Table(WATCH)),
     key("sockets", LEAF),
     key("rollout", Future(&["strategy", "max-unavailable", "canary", "observe", "on-failure"])),
 ];
+
+static VERIFY: &[Key] = &[key("verify.sha256", Text), key("verify.minisign-key", Text)];
 
 static BACKOFF: &[Key] = &[
     key("backoff.delay", Time(0)),
@@ -214,15 +222,25 @@ pub(super) static LIMITS: &[Key] = &[
 ];
 
 static RESOURCES: &[Key] = &[
-    key("resources.memory-max", LEAF),
-    key("resources.memory-high", LEAF),
-    key("resources.cpu-max", LEAF),
-    key("resources.cpu-weight", LEAF),
-    key("resources.pids-max", LEAF),
-    key("resources.io-weight", LEAF),
+    key("resources.memory-max", MEMORY),
+    key("resources.memory-high", MEMORY),
+    key("resources.cpu-max", Percent(1, 100_000)),
+    key("resources.cpu-weight", Count(1, 10_000)),
+    key("resources.pids-max", Count(1, 4 << 20)),
+    key("resources.io-weight", Count(1, 10_000)),
     key("resources.nice", Whole(-20, 19)),
     key("resources.oom-score-adjust", Whole(-1000, 1000)),
     key("resources.cpu-affinity", Cpus),
+];
+
+/// Below a MiB no program can even be executed, and whoever writes a plain number may have meant another unit.
+const MEMORY: Kind = SizeIn(1 << 20, 1 << 50);
+
+static WATCH: &[Key] = &[
+    key("watch.memory", MEMORY),
+    key("watch.cpu", Percent(1, 100_000)),
+    key("watch.for", Time(1000)),
+    key("watch.action", choice(&["restart", "alert"])),
 ];
 
 static SANDBOX: &[Key] = &[
@@ -249,7 +267,7 @@ static LOGS: &[Key] = &[
     key("logs.stderr", choice(&["merge", "separate", "discard"])),
     key("logs.on-full", choice(&["drop", "block"])),
     key("logs.max-line", SizeIn(64, 256 << 10)),
-    key("logs.forward", LEAF),
+    key("logs.forward", Words(&["journal", "syslog"])),
 ];
 
 /// The key that somebody who wrote `wrong` may have meant: the same name in another table of a service, or

@@ -5,15 +5,15 @@ use super::{
     depends::{Services, names},
     diagnostic::{At, Problems},
     expand::{Vars, expand},
-    sandbox,
+    provision, resources, sandbox,
     schema::{Kind, LIMITS},
     settings::Settings,
     users::Account,
     value::Item,
 };
 use crate::plan::{
-    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Reload,
-    Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull,
+    Provision, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -70,6 +70,7 @@ impl<'a> Service<'a> {
             problems.error(at, format!("`command` is missing: service `{}` has nothing to run", self.name));
         }
         checks::service(self, context.shutdown_timeout, problems);
+        resources::check(self, problems);
         sandbox::check(self, context, identity, problems);
         let count = self.instances();
         let instances = names(self.name, count).into_iter().zip(0..);
@@ -103,6 +104,8 @@ impl<'a> Service<'a> {
                     stop,
                     reload,
                     launch,
+                    resources: resources::resources(s),
+                    watch: resources::watch(s),
                     logs: self.logs(&name, context),
                     name,
                 }
@@ -155,20 +158,21 @@ impl<'a> Service<'a> {
             },
             max_line: s.size("logs.max-line").unwrap_or(1),
             compress: s.choice("logs.compress") == "gzip",
+            forward: Receiver::ALL.into_iter().filter(|r| s.lists("logs.forward", r.word())).collect(),
         }
     }
 }
 
 /// One instance while it is being built.
-struct Instance<'s, 'a> {
-    service: &'s Service<'a>,
+pub(super) struct Instance<'s, 'a> {
+    pub(super) service: &'s Service<'a>,
     vars: Vars<'s>,
-    context: &'s Context<'s>,
-    problems: &'s mut Problems,
+    pub(super) context: &'s Context<'s>,
+    pub(super) problems: &'s mut Problems,
 }
 
 impl Instance<'_, '_> {
-    fn expand(&mut self, text: &str, at: At) -> String {
+    pub(super) fn expand(&mut self, text: &str, at: At) -> String {
         match expand(text, &self.vars) {
             Ok(text) => text.into_owned(),
             Err(why) => {
@@ -192,17 +196,21 @@ impl Instance<'_, '_> {
     fn launch(&mut self, account: &Account, identity: Option<&Identity>) -> LaunchSpec {
         let s = &self.service.settings;
         let argv = self.command(s.items("command"));
+        let provision = self.provision(identity);
+        let mut sandbox = sandbox::sandbox(self.service, self.context, identity);
+        provision::open_to(&provision, &mut sandbox);
         LaunchSpec {
             argv,
             directory: self.directory(account),
             identity: identity.cloned(),
             umask: s.mask("umask"),
-            env: self.env(account),
+            env: self.env(account, &provision),
             env_files: self.env_files(),
             limits: self.limits(),
             no_new_privileges: s.flag("sandbox.no-new-privileges"),
-            sandbox: sandbox::sandbox(self.service, self.context, identity),
+            sandbox,
             scheduling: sandbox::scheduling(s),
+            provision,
             stdout: if s.choice("logs.stdout") == "discard" { Stdout::Discard } else { Stdout::Capture },
             stderr: match s.choice("logs.stderr") {
                 "separate" => Stderr::Separate,
@@ -223,7 +231,7 @@ impl Instance<'_, '_> {
         }
     }
 
-    fn env(&mut self, account: &Account) -> BTreeMap<String, String> {
+    fn env(&mut self, account: &Account, provision: &Provision) -> BTreeMap<String, String> {
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         let mut env = BTreeMap::from([
             ("PATH".to_owned(), PATH.to_owned()),
@@ -235,7 +243,10 @@ impl Instance<'_, '_> {
         if let Some(port) = self.vars.port {
             env.insert("PORT".to_owned(), port.to_string());
         }
-        for (name, item) in self.service.settings.env() {
+        for (name, value) in provision::variables(provision) {
+            env.insert(name.to_owned(), value);
+        }
+        for (name, item) in self.service.settings.map("env") {
             env.insert(name.clone(), self.expand(&item.text, item.at));
         }
         env

@@ -32,8 +32,8 @@ pub(super) type Layer = Vec<Entry>;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settings<'a> {
     entries: BTreeMap<&'static str, &'a Entry>,
-    /// Of `env`, which is merged by variable: weakest first.
-    env: Vec<&'a Entry>,
+    /// Of `env` and `credentials`, which are merged by name: weakest first.
+    maps: Vec<&'a Entry>,
     /// Keys that are written, but not so that they could be read.
     broken: Vec<&'static str>,
 }
@@ -47,7 +47,7 @@ impl<'a> Settings<'a> {
                 continue;
             }
             match entry.key {
-                "env" => self.env.push(entry),
+                "env" | "credentials" => self.maps.push(entry),
                 // Two ways to say one thing: the stronger layer chooses.
                 "reload-signal" => drop(self.entries.remove("reload-command")),
                 "reload-command" if matches!(&entry.value, Value::Items(c) if !c.is_empty()) => {
@@ -91,11 +91,12 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// Variables of all layers, weakest first.
-    pub(super) fn env(&self) -> impl Iterator<Item = &'a (String, Item)> {
-        self.env
+    /// What a table of strings holds in all layers, weakest first.
+    pub(super) fn map(&self, key: &'static str) -> impl Iterator<Item = &'a (String, Item)> {
+        self.maps
             .iter()
-            .filter_map(|e| if let Value::Map(vars) = &e.value { Some(vars) } else { None })
+            .filter_map(move |e| if let Value::Map(all) = &e.value { Some((e.key, all)) } else { None })
+            .filter_map(move |(of, all)| (of == key).then_some(all))
             .flatten()
     }
 
@@ -162,6 +163,13 @@ impl<'a> Settings<'a> {
         }
     }
 
+    pub(super) fn percent(&self, key: &str) -> Option<u32> {
+        match self.entry(key)?.value {
+            Value::Percent(n) => Some(n),
+            _ => None,
+        }
+    }
+
     pub(super) fn rotate(&self, key: &str) -> Rotate {
         match self.entry(key) {
             Some(Entry { value: Value::Rotate(rotate), .. }) => *rotate,
@@ -200,6 +208,11 @@ impl<'a> Settings<'a> {
             Value::Limit(soft, hard) => Some((soft, hard)),
             _ => None,
         }
+    }
+
+    /// Whether this word is in the list.
+    pub(super) fn lists(&self, key: &str, word: &str) -> bool {
+        matches!(self.entry(key), Some(Entry { value: Value::Words(words), .. }) if words.contains(&word))
     }
 
     /// The chosen word; empty where there is none.

@@ -35,11 +35,13 @@ pub(super) enum Value {
     Never,
     Size(u64),
     Share(Share),
+    Percent(u32),
     Rotate(Rotate),
     Signal(i32),
     Exits(Vec<ExitMatch>),
     Mask(u32),
     Capabilities(Capabilities),
+    Words(Vec<&'static str>),
     Cpus(Vec<u32>),
     Limit(LimitValue, LimitValue),
     Choice(&'static str),
@@ -69,6 +71,7 @@ impl Reader<'_> {
             Kind::Map => return self.map(raw).map(Value::Map),
             Kind::Exits => return self.exits(raw).map(Value::Exits),
             Kind::Capabilities => return self.capabilities(raw).map(Value::Capabilities),
+            Kind::Words(known) => return self.words(kind, raw, known).map(Value::Words),
             Kind::Flag => raw.as_ref().as_bool().map(Value::Flag).ok_or_else(String::new),
             Kind::Text => text(raw).and_then(line).map(Value::Text),
             Kind::Path => text(raw).and_then(path).map(Value::Text),
@@ -83,6 +86,7 @@ impl Reader<'_> {
             Kind::Size(min) => size(raw, *min).map(Value::Size),
             Kind::SizeIn(min, max) => size_in(raw, *min, *max).map(Value::Size),
             Kind::Share => share(raw).map(Value::Share),
+            Kind::Percent(min, max) => percent(raw, *min, *max).map(Value::Percent),
             Kind::Rotate => text(raw).and_then(Rotate::parse).map(Value::Rotate),
             Kind::Signal => signal(raw).map(Value::Signal),
             Kind::Mask => mask(raw).map(Value::Mask),
@@ -147,25 +151,26 @@ fn expected(kind: &Kind) -> String {
         Kind::TimeOrNever => "a duration such as \"10s\", or \"never\"",
         Kind::Size(_) | Kind::SizeIn(..) => "a size such as \"50MiB\", or a number of bytes",
         Kind::Share => "a size such as \"50GiB\", or a percentage such as \"10%\"",
+        Kind::Percent(..) => "a percentage such as \"150%\"",
         Kind::Rotate => "\"off\", \"hourly\", \"daily\" or a time such as \"03:30\"",
         Kind::Signal => "a signal such as \"SIGTERM\"",
         Kind::Exits => "an array of exit statuses (0 to 255) and signal names",
         Kind::Capabilities => "an array of names such as \"CAP_NET_BIND_SERVICE\"",
+        Kind::Words(known) => return format!("an array of {}", quoted(known, " and ")),
         Kind::Cpus => "numbers of CPUs such as \"0-3,6\"",
         Kind::Mask => "an octal string such as \"0022\"",
         Kind::Map => "a table of strings",
         Kind::Limit(_, false) => "a number, \"soft:hard\" or \"unlimited\"",
         Kind::Limit(_, true) => "a size such as \"64MiB\", \"soft:hard\" or \"unlimited\"",
-        Kind::Choice(_, here) => {
-            let words: Vec<String> = here.iter().map(|w| format!("\"{w}\"")).collect();
-            return match words.as_slice() {
-                [one] => one.clone(),
-                _ => format!("one of {}", words.join(", ")),
-            };
-        }
+        Kind::Choice(_, here) if here.len() == 1 => return quoted(here, ""),
+        Kind::Choice(_, here) => return format!("one of {}", quoted(here, ", ")),
         Kind::Table(_) | Kind::Future(_) | Kind::Services | Kind::Profiles => "a table",
     }
     .into()
+}
+
+pub(super) fn quoted(words: &[&str], between: &str) -> String {
+    words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(between)
 }
 
 fn text<'a>(raw: &'a Raw<'_>) -> Result<&'a str, String> {
@@ -238,7 +243,11 @@ fn permille(raw: &Raw<'_>, min: u32, max: u32) -> Result<u32, String> {
 
 fn time(raw: &Raw<'_>, min: u64) -> Result<Millis, String> {
     let t = parse_duration(text(raw)?)?;
-    if t.0 < min { Err("it must be more than nothing".into()) } else { Ok(t) }
+    match min {
+        _ if t.0 >= min => Ok(t),
+        1 => Err("it must be more than nothing".into()),
+        _ => Err(format!("it must be at least {}", Millis(min))),
+    }
 }
 
 fn size(raw: &Raw<'_>, min: u64) -> Result<u64, String> {
@@ -262,6 +271,12 @@ fn share(raw: &Raw<'_>) -> Result<Share, String> {
         Some(bytes) => bytes.map(Share::Bytes),
         None => Share::parse(text(raw)?),
     }
+}
+
+fn percent(raw: &Raw<'_>, min: u32, max: u32) -> Result<u32, String> {
+    let range = || format!("it must be a whole percentage from \"{min}%\" to \"{max}%\"");
+    let digits = text(raw)?.strip_suffix('%').filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+    digits.and_then(|d| d.parse().ok()).filter(|n| (min..=max).contains(n)).ok_or_else(range)
 }
 
 fn signal(raw: &Raw<'_>) -> Result<i32, String> {

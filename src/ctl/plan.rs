@@ -83,7 +83,7 @@ fn fields(out: &mut impl Write, fields: &[ChangedField]) -> io::Result<()> {
     for f in fields {
         let path = clean(&f.path);
         match (&f.old, &f.new) {
-            (None, None) => writeln!(out, "    {path}: (not shown)")?,
+            (None, None) => writeln!(out, "    {path}: changed (the value is not shown)")?,
             (old, new) => {
                 let value =
                     |v: &Option<String>| v.as_deref().map_or("none".into(), |v| clean(v).into_owned());
@@ -131,7 +131,7 @@ mod tests {
 - old
 ~ web: restarts
     launch.umask: 18 -> 23
-    launch.env.KEY: (not shown)
+    launch.env.KEY: changed (the value is not shown)
 keepd itself: takes effect when keepd is next started
     log_level: \"info\" -> none
 ";

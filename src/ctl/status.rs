@@ -123,6 +123,8 @@ fn full(out: &mut impl Write, look: Look, s: &Service) -> io::Result<()> {
     line("next start", s.next_start_in_ms.map(|ms| format!("in {}", duration(ms))).unwrap_or_default())?;
     line("last exit", s.last_exit.as_ref().map(exit).unwrap_or_default())?;
     line("uses", usage(s))?;
+    line("waits for", pressure(s))?;
+    line("held to", held_to(s))?;
     line("identity", identity(s))?;
     line("log", log(s))?;
     line("trouble", s.log.trouble.clone().unwrap_or_default())?;
@@ -144,10 +146,41 @@ fn exit(e: &LastExit) -> String {
 
 fn usage(s: &Service) -> String {
     let cpu = |us: u64| format!("cpu {}.{:03} s", us / 1_000_000, us / 1000 % 1000);
+    let of = |limit: Option<String>| limit.map(|l| format!(" of {l}")).unwrap_or_default();
+    let limits = s.resources.unwrap_or_default();
+    let peak = s.memory_peak_bytes.map(|n| format!(" (at most {})", bytes(n))).unwrap_or_default();
+    let memory = |n| format!("memory {}{}{peak}", bytes(n), of(limits.memory_max_bytes.map(bytes)));
+    let tasks = |n| match (n, limits.pids_max) {
+        (1, None) => "1 task".into(),
+        (n, max) => format!("{n}{} tasks", of(max.map(|m| m.to_string()))),
+    };
+    let kills = s.oom_kills.filter(|n| *n > 0).map(|n| format!("{n} killed for memory"));
+    let parts = [s.memory_bytes.map(memory), s.cpu_usage_usec.map(cpu), s.tasks.map(tasks), kills];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// What it waits for, if that is worth a word.
+fn pressure(s: &Service) -> String {
+    let p = s.pressure.unwrap_or_default();
+    let parts = [("cpu", p.cpu), ("memory", p.memory), ("io", p.io)];
+    let some = parts.into_iter().filter_map(|(what, share)| Some((what, share.filter(|s| *s > 0.0)?)));
+    let some: Vec<String> = some.map(|(what, share)| format!("{what} {share:.1}%")).collect();
+    match some.is_empty() {
+        true => String::new(),
+        false => format!("{} of the last 10s", some.join(", ")),
+    }
+}
+
+/// What it is held to.
+fn held_to(s: &Service) -> String {
+    let Some(r) = s.resources else { return String::new() };
     let parts = [
-        s.memory_bytes.map(|n| format!("memory {}", bytes(n))),
-        s.cpu_usage_usec.map(cpu),
-        s.tasks.map(|n| format!("{n} {}", if n == 1 { "task" } else { "tasks" })),
+        r.memory_max_bytes.map(|n| format!("memory-max {}", bytes(n))),
+        r.memory_high_bytes.map(|n| format!("memory-high {}", bytes(n))),
+        r.cpu_max_percent.map(|n| format!("cpu-max {n}%")),
+        r.cpu_weight.map(|n| format!("cpu-weight {n}")),
+        r.pids_max.map(|n| format!("pids-max {n}")),
+        r.io_weight.map(|n| format!("io-weight {n}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -175,7 +208,12 @@ fn log(s: &Service) -> String {
         (0, 0) => String::new(),
         (b, lines) => format!(", {} in {lines} lines dropped", bytes(b)),
     };
-    format!("{file}, {} written{dropped}", bytes(s.log.bytes_written))
+    let forwarded = match (s.log.forwarded, s.log.forward_dropped) {
+        (0, 0) => String::new(),
+        (lines, 0) => format!(", {lines} lines forwarded"),
+        (lines, lost) => format!(", {lines} lines forwarded and {lost} left out"),
+    };
+    format!("{file}, {} written{dropped}{forwarded}", bytes(s.log.bytes_written))
 }
 
 async fn log_tail(client: &mut Client, out: &mut impl Write, look: Look, s: &Service) -> Result<(), Fail> {
@@ -280,6 +318,27 @@ web: public API
   identity    uid 0, gid 0
 ";
         assert_eq!(shown, wanted);
+    }
+
+    #[test]
+    fn what_it_uses_stands_beside_what_it_may() {
+        let mut s = Service {
+            memory_bytes: Some(12 << 20),
+            memory_peak_bytes: Some(40 << 20),
+            cpu_usage_usec: Some(1_500_000),
+            tasks: Some(1),
+            oom_kills: Some(0),
+            pressure: Some(crate::wire::Pressure { cpu: Some(0.0), memory: Some(2.56), io: None }),
+            ..web()
+        };
+        assert_eq!(usage(&s), "memory 12.0 MiB (at most 40.0 MiB), cpu 1.500 s, 1 task");
+        assert_eq!((pressure(&s).as_str(), held_to(&s).as_str()), ("memory 2.6% of the last 10s", ""));
+        let limits =
+            crate::wire::Resources { pids_max: Some(20), cpu_max_percent: Some(150), ..Default::default() };
+        (s.resources, s.oom_kills) = (Some(limits), Some(2));
+        assert!(usage(&s).ends_with("1 of 20 tasks, 2 killed for memory"), "{}", usage(&s));
+        assert_eq!(held_to(&s), "cpu-max 150%, pids-max 20");
+        assert_eq!(pressure(&web()), "");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
     config::{self, Diagnostic, Format},
     keeper::protocol::LOADER_FD,
     plan::image,
-    sys::memory,
+    sys::{identity, memory, prctl},
     wire,
 };
 use std::{fs::File, io::Write, os::fd::AsFd};
@@ -16,6 +16,9 @@ const SHOW_ERRORS: &str = "KEEPD_LOAD_STDERR";
 
 /// Returns 0 (the descriptor holds a sealed plan), 78 (it holds a report), 70.
 pub(super) fn main(args: &ConfigArgs) -> i32 {
+    if identity::effective_uid() == 0 {
+        prctl::hide_memory();
+    }
     let out = match crate::sys::fd::inherited(LOADER_FD) {
         Ok(fd) => File::from(fd),
         Err(e) => {

@@ -1,7 +1,7 @@
 //! The manager's role: log, runtime, API, and then the actor.
 
 use super::{EXIT_INTERNAL, args::ConfigArgs, log};
-use crate::{api, keeper::protocol::MANAGER_FD, logs::Housekeeper, manager::Manager, sys};
+use crate::{api, keeper::protocol::MANAGER_FD, logs::Housekeeper, manager::Manager, plan::Mode, sys};
 use std::{io, sync::Arc};
 
 /// Runs until everything is stopped; returns an exit status.
@@ -15,6 +15,9 @@ pub(super) fn main(args: &ConfigArgs) -> i32 {
             return EXIT_INTERNAL;
         }
     };
+    if manager.spec().mode == Mode::System {
+        sys::prctl::hide_memory();
+    }
     // Lives as long as the process: dropping it flushes what is still queued for the log file.
     let housekeeper = Housekeeper::default();
     let _log = log::init(manager.spec(), &housekeeper);

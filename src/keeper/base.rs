@@ -1,8 +1,9 @@
 //! The cgroup folder below which every run has a folder of its own, `NAME.RUN`: finding it, clearing it of
-//! what an earlier keepd left, and removing it. Only folders and membership; no controllers.
+//! what an earlier keepd left, and removing it. Only folders and membership; for controllers see `control`.
 
 #![forbid(unsafe_code)]
 
+use super::control;
 use crate::sys::{self, Errno, cgroup, clock, file, pidfd, process, reap};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -51,6 +52,7 @@ impl Base {
         let seen = format!("{}/{name}", cgroup::membership(&text).unwrap_or("").trim_end_matches('/'));
         let mut base = Base::new(Place { path: path.clone(), seen, join: false }).map_err(because)?;
         base.at.join = base.probe(proof).map_err(because)?;
+        control::prepare(&path);
         Ok(base)
     }
 
@@ -166,7 +168,9 @@ impl Base {
             let _ = self.remove(&name);
         }
         // What does not die keeps it; the next keepd clears it.
-        let _ = std::fs::remove_dir(&self.at.path);
+        if std::fs::remove_dir(&self.at.path).is_ok() {
+            control::undo(&self.at.path);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     sys::{
         self, Errno, fd,
         file::{self, Lock},
-        limits, prctl, process, signal,
+        identity, limits, prctl, process, signal,
     },
 };
 use std::{
@@ -41,6 +41,9 @@ pub(super) fn run(config: Config) -> i32 {
         complain("cannot start: the keeper needs /proc, and to be the only thread of its process");
         return INTERNAL;
     };
+    if identity::effective_uid() == 0 {
+        prctl::hide_memory();
+    }
     signal::reset_all();
     signal::ignore(signal::SIGPIPE);
     let mut ready_fd = config.ready_fd;

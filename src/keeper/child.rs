@@ -14,12 +14,16 @@ use super::{
     identity::Becoming,
     order::Kind,
     pipes::Pipes,
+    provide::Provided,
     step::{Failure, Step},
+    verify::Known,
 };
 use crate::{
     plan::{LaunchSpec, Limit, Scheduling, Stderr, Syscalls},
     sys::{
-        Errno, caps, cgroup, fd, file, limits, prctl, process,
+        Errno, caps, cgroup, fd, file,
+        landlock::Rules,
+        limits, prctl, process,
         record::{self, Record},
         schedule,
         seccomp::{self, Filter},
@@ -40,6 +44,8 @@ pub(super) struct Own {
     /// Its bounding set of capabilities.
     bounding: u64,
     oom_score: i32,
+    /// Programs that were checked.
+    known: Known,
     /// What its children can be held to: `syscalls = "default"` and `"service"`.
     filters: [Filter; 2],
     /// It holds itself to the first of these, and to gaining no privileges.
@@ -53,8 +59,9 @@ impl Own {
         let restrict = || prctl::no_new_privileges().and_then(|()| filters[0].install());
         let restricted = kind == Kind::Restricted && restrict().is_ok();
         // Where /proc does not tell, it is what it nearly always is.
+        let (bounding, known) = (caps::bounding(), Known::default());
         let oom_score = schedule::oom_score().unwrap_or(0);
-        Own { bounding: caps::bounding(), oom_score, filters, restricted }
+        Own { bounding, oom_score, known, filters, restricted }
     }
 }
 
@@ -91,6 +98,9 @@ pub(super) struct Prepared<'a> {
     /// The launcher's own oom_score_adj.
     oom_score: i32,
     command: Command,
+    provided: Provided,
+    /// See [`confine::enter`].
+    spare: Option<OwnedFd>,
 }
 
 impl<'a> Prepared<'a> {
@@ -101,6 +111,7 @@ impl<'a> Prepared<'a> {
         own: &'a Own,
         streams: Streams<'a>,
         main: Option<&'a OwnedFd>,
+        spare: Option<OwnedFd>,
     ) -> Result<Prepared<'a>, Failure> {
         let becoming = Becoming::new(launch, own.bounding)?;
         let main = main.map(AsFd::as_fd);
@@ -115,7 +126,22 @@ impl<'a> Prepared<'a> {
             Syscalls::Service => Some(&own.filters[1]),
             Syscalls::Off => None,
         };
-        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command })
+        // Last, because what it makes is unmade where nothing comes of it.
+        let provided = match main {
+            None => Provided::new(launch, &command.program, &own.known)?,
+            // A job finds what its service has.
+            Some(_) => Provided::default(),
+        };
+        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command, provided, spare })
+    }
+
+    fn enter(&self) -> Result<Option<Rules>, Failure> {
+        confine::enter(self.launch, self.provided.credentials.as_ref(), self.spare.as_ref(), self.main)
+    }
+
+    /// The child has become the service.
+    pub(super) fn settle(self) {
+        self.provided.settle();
     }
 }
 
@@ -146,7 +172,7 @@ fn steps(
         join_cgroup(base, name)?;
     }
     let launch = prepared.launch;
-    let rules = confine::enter(&launch.sandbox, prepared.main)?;
+    let rules = prepared.enter()?;
     schedule(&launch.scheduling, prepared.oom_score)?;
     set_limits(&launch.limits)?;
     process::umask(launch.umask);
@@ -175,7 +201,7 @@ fn steps(
             e => Failure::call(Step::Syscalls, e, object),
         })?;
     }
-    exec::exec(&prepared.command, record)
+    exec::exec(&prepared.command, prepared.provided.program.as_ref(), record)
 }
 
 /// Joins, and looks whether it did.

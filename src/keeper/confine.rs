@@ -5,7 +5,7 @@
 
 use super::step::{Failure, Step};
 use crate::{
-    plan::{ReadOnly, Sandbox},
+    plan::{LaunchSpec, ReadOnly, Sandbox},
     sys::{
         Errno, Result as Sys,
         landlock::Rules,
@@ -47,9 +47,17 @@ const LINKS: [(&str, &str); 6] = [
 const KEPT_OF_DEV: [&str; 3] = ["/dev/pts", "/dev/shm", "/dev/mqueue"];
 
 /// Goes where the service is to be: a new place, or that of the main process behind `main`. The rules that it is
-/// to be held to once it is the service's user, where the kernel has such.
-pub(super) fn enter(sandbox: &Sandbox, main: Option<BorrowedFd<'_>>) -> Result<Option<Rules>, Failure> {
-    let (mounts, network) = (sandbox.own_mounts(), sandbox.private_network);
+/// to be held to once it is the service's user, where the kernel has such. `credentials`: the file system with them.
+/// `spare`: a network that nobody is in yet.
+pub(super) fn enter(
+    launch: &LaunchSpec,
+    credentials: Option<&OwnedFd>,
+    spare: Option<&OwnedFd>,
+    main: Option<BorrowedFd<'_>>,
+) -> Result<Option<Rules>, Failure> {
+    let sandbox = &launch.sandbox;
+    let secrets = launch.provision.credentials.as_ref();
+    let (mounts, network) = (sandbox.own_mounts() || secrets.is_some(), sandbox.private_network);
     if !mounts && !network {
         return Ok(None);
     }
@@ -57,8 +65,10 @@ pub(super) fn enter(sandbox: &Sandbox, main: Option<BorrowedFd<'_>>) -> Result<O
         ns::join(main, mounts, network).map_err(failed(Step::Namespaces, "join those of the service"))?;
         return rules(sandbox);
     }
-    ns::open(mounts, network).map_err(failed(Step::Namespaces, "open new ones"))?;
-    if network {
+    ns::open(mounts, network && spare.is_none()).map_err(failed(Step::Namespaces, "open new ones"))?;
+    if let Some(spare) = spare.filter(|_| network) {
+        ns::join_network(spare.as_fd()).map_err(failed(Step::Namespaces, "join a new network"))?;
+    } else if network {
         ns::loopback_up().map_err(failed(Step::Namespaces, "bring up the loopback interface"))?;
     }
     if mounts {
@@ -77,6 +87,12 @@ pub(super) fn enter(sandbox: &Sandbox, main: Option<BorrowedFd<'_>>) -> Result<O
         }
         if sandbox.private_devices {
             devices().map_err(failed(Step::Mount, "give it a /dev of its own"))?;
+        }
+        // Nobody else ever sees them, and they are gone with the last process that does.
+        if let (Some(secrets), Some(tree)) = (secrets, credentials) {
+            ns::place(&secrets.at)
+                .and_then(|place| ns::put_tree(tree.as_fd(), place.as_fd()))
+                .map_err(failed(Step::Mount, &format!("put credentials on {}", secrets.at.display())))?;
         }
     }
     rules(sandbox)

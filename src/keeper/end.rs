@@ -50,11 +50,13 @@ impl Keeper {
         for run in self.runs.values().filter(|r| !r.over()) {
             let _ = run.tree.kill(run.reaped());
         }
-        for (id, run) in std::mem::take(&mut self.runs) {
+        for (id, run) in &self.runs {
             if !run.over() && !empty_within(&run.tree, KILL_MS) {
                 complain(&format!("{} (run {id}) does not die of SIGKILL; it is left behind", run.service));
             }
         }
+        self.tidy_all();
+        self.runs.clear();
         self.reap();
         if let Some(base) = &self.base {
             base.close();

@@ -1,16 +1,21 @@
 //! What a service finds in its environment, and its command, as exec wants them: read and put together by the
-//! launcher, before the child is born. Environment files are read here, as root, and are held nowhere else.
+//! launcher, before the child is born. Environment files are read here, and are held nowhere else.
 
 #![forbid(unsafe_code)]
 
 use super::{
     envfile,
     order::Role,
+    provide,
     step::{Failure, Step},
 };
 use crate::{
     plan::{EnvFile, LaunchSpec},
-    sys::{Errno, fd, process::Strings},
+    sys::{
+        Errno, fd,
+        process::Strings,
+        trusted::{self, Reader},
+    },
 };
 use std::{collections::BTreeMap, ffi::CString, os::fd::AsFd};
 
@@ -68,7 +73,7 @@ fn environment(
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut env = launch.env.clone();
     for file in &launch.env_files {
-        env.extend(read(file)?);
+        env.extend(read(file, provide::reader(launch))?);
     }
     env.insert("INVOCATION_ID".into(), invocation.into());
     if let Role::Job { main, .. } | Role::Exec { main, .. } = role {
@@ -80,10 +85,10 @@ fn environment(
     Ok(env)
 }
 
-fn read(file: &EnvFile) -> Result<Vec<(String, String)>, Failure> {
+fn read(file: &EnvFile, reader: Option<Reader<'_>>) -> Result<Vec<(String, String)>, Failure> {
     let object = || file.path.display().to_string();
     let failed = |e| Failure::call(Step::EnvFile, e, object());
-    let opened = match fd::open_read(&file.path) {
+    let opened = match trusted::open(&file.path, reader) {
         Err(Errno::ENOENT) if file.optional => return Ok(Vec::new()),
         opened => opened.map_err(failed)?,
     };

@@ -7,11 +7,26 @@ use super::{
     step::{Failure, Step},
 };
 use crate::sys::{self, Errno, fd, process, record::Record};
-use std::{convert::Infallible, ffi::OsStr, os::fd::AsFd, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    convert::Infallible,
+    ffi::OsStr,
+    os::fd::{AsFd, OwnedFd},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
 
-/// Executes the command. Nothing is allocated on the way to success: what a child allocates, its launcher keeps.
-pub(super) fn exec(command: &Command, record: &Record) -> Result<Infallible, Failure> {
+/// Executes the command, or the program that is opened already. Nothing is allocated on the way to success: what a
+/// child allocates, its launcher keeps.
+pub(super) fn exec(
+    command: &Command,
+    opened: Option<&OwnedFd>,
+    record: &Record,
+) -> Result<Infallible, Failure> {
     record.executing();
+    if let Some(program) = opened {
+        let Err(e) = process::exec_opened(program.as_fd(), &command.argv, &command.env);
+        return Err(failure(&command.program, e));
+    }
     let mut denied = None;
     for candidate in &command.candidates {
         let Err(e) = process::exec(candidate, &command.argv, &command.env);

@@ -14,6 +14,7 @@ use crate::{
     sys::{
         clock,
         reap::{self, Ended, Used},
+        signal,
     },
 };
 
@@ -58,6 +59,12 @@ impl Keeper {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.pidfd = None;
         let (exit, usage) = match ended {
+            // What we killed ourselves did not die of a lack of memory.
+            Some((Ended::Signal { signal: signal::SIGKILL, .. }, used))
+                if !run.killing && run.tree.oom_killed() =>
+            {
+                (Exit::Oom, usage(used))
+            }
             Some((ended, used)) => (exit(ended), usage(used)),
             None => (Exit::Unknown, Usage::default()),
         };
@@ -138,6 +145,7 @@ impl Keeper {
             self.watched.remove(&watch);
         }
         self.remains.extend(run.tree.take_remains());
+        self.tidy(id);
     }
 
     /// Kills a run until nothing of it is left.

@@ -7,7 +7,7 @@ use super::{
     launchers::Errand,
     order::{Launch, Order, Role},
     protocol::{News, NoteLevel},
-    run::{JobState, Phase, Run},
+    run::{Adjust, JobState, Phase, Run},
     state::{Keeper, Owner},
     step::{Failure, Step},
     tree::Tree,
@@ -63,14 +63,19 @@ impl Keeper {
             pipes_given: false,
             invocation,
             tree,
+            folders: Vec::new(),
             phase: Phase::Launching { signals: Vec::new() },
             killing: false,
             watch: None,
+            adjust: None,
+            refused: None,
+            measuring: false,
             stop_job: JobState::None,
             reload_job: JobState::None,
         };
+        let service = run.service.clone();
         self.runs.insert(id, run);
-        self.send_out(Errand::Main(id));
+        self.launch_when_tidy(id, &service);
     }
 
     /// What a launcher is told to do for a run.
@@ -113,6 +118,65 @@ impl Keeper {
         Ok((Some((run.generation, held.fd.clone())), Order::Launch(launch), fds))
     }
 
+    /// Answers `Adjust`: a launcher is sent, once the run is there.
+    pub(super) fn adjust(&mut self, id: RunId, generation: Generation, entry: u32) {
+        let plan = self.plans.get(generation).map(|held| held.fd.clone());
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(plan) = plan else {
+            let text =
+                format!("ignoring other resources for {} (run {id}): their plan is not held", run.service);
+            return self.note(NoteLevel::Error, text);
+        };
+        run.adjust = Some(Adjust { generation, plan, entry });
+        if matches!(run.phase, Phase::Running { .. }) {
+            self.send_out(Errand::Adjust(id));
+        }
+    }
+
+    /// What a launcher is told to do for other resources; `None` where another has been told since.
+    pub(super) fn adjust_order(&mut self, id: RunId) -> Option<Sendable> {
+        let run = self.runs.get_mut(&id)?;
+        let Adjust { generation, plan, entry } = run.adjust.take()?;
+        let cgroup = run.tree.cgroup().map(str::to_owned);
+        Some((
+            Some((generation, plan)),
+            Order::Adjust { service: run.service.clone(), entry, cgroup },
+            Vec::new(),
+        ))
+    }
+
+    /// The run is held to other resources, or not, and why.
+    pub(super) fn adjusted(&mut self, id: RunId, failure: Option<&Failure>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.refused = failure.map(Failure::sentence);
+        let why = run.refused.clone().unwrap_or_default();
+        self.tell(News::Adjusted { run: id, why });
+    }
+
+    /// Answers `Measure`. One that hangs is not joined by others.
+    pub(super) fn measure(&mut self, id: RunId) {
+        let live = |r: &&mut Run| matches!(r.phase, Phase::Running { .. });
+        let Some(run) = self.runs.get_mut(&id).filter(live) else { return };
+        if !std::mem::replace(&mut run.measuring, true) {
+            self.send_out(Errand::Measure(id));
+        }
+    }
+
+    /// Whose use a launcher is told to find out.
+    pub(super) fn measure_order(&self, id: RunId) -> Option<Sendable> {
+        let run = self.runs.get(&id)?;
+        let cgroup = run.tree.cgroup().map(str::to_owned);
+        let order = Order::Measure { cgroup, main: run.pid, invocation: run.invocation.clone() };
+        Some((None, order, Vec::new()))
+    }
+
+    /// What a run uses, as far as that could be found out.
+    pub(super) fn measured(&mut self, id: RunId, memory: Option<u64>, cpu_us: Option<u64>) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.measuring = false;
+        self.tell(News::Measured { run: id, at_ms: clock::boottime_ms(), memory, cpu_us });
+    }
+
     /// The main process was exec'ed; or it has `ended` since.
     pub(super) fn launched(
         &mut self,
@@ -152,6 +216,9 @@ impl Keeper {
         }
         for signal in signals {
             self.signal(id, signal);
+        }
+        if self.runs.get(&id).is_some_and(|r| r.adjust.is_some()) {
+            self.send_out(Errand::Adjust(id));
         }
         if self.runs.get(&id).is_some_and(|r| r.killing) {
             self.kill_tree(id);

@@ -7,28 +7,36 @@
 use super::{
     base::{Base, Place},
     child::{self, Own, Prepared, Streams},
+    control,
     environment::Command,
+    measure,
     order::{Kind, LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
     pipes::Pipes,
     state::complain,
     step::{Failure, Step},
+    tidy,
 };
 use crate::{
-    plan::{Generation, Job, LaunchSpec, Reload, image::Image},
+    plan::{
+        self, Generation, Job, Name, Reload,
+        image::{Image, ImageError, Launched},
+    },
     sys::{
         self, Errno,
         birth::Cradle,
-        cgroup, fd, file,
+        cgroup, fd, file, identity,
         limits::{self, Pair},
         memory::Mapping,
-        packet,
+        namespace, packet,
         poll::{Interest, Poll},
+        prctl,
         process::SingleThread,
         record::{Progress, Record},
         signal,
     },
 };
 use std::{
+    cell::Cell,
     mem,
     os::fd::{AsFd, OwnedFd},
 };
@@ -51,6 +59,10 @@ pub(super) fn run() -> i32 {
 fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
     let at = |what: &'static str| move |e: Errno| (what, e);
     signal::ignore(signal::SIGPIPE);
+    if identity::effective_uid() == 0 {
+        // Environment files pass through it.
+        prctl::hide_memory();
+    }
     // Nobody's terminal is to be held by it.
     fd::stdio_to_null().map_err(at("/dev/null"))?;
     let proof = SingleThread::check().ok_or(("it is not alone in its process", Errno::EBUSY))?;
@@ -80,7 +92,21 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
                 continue;
             }
             (Order::Launch(launch), Some(launcher)) => launcher.launch(&launch, fds),
+            (Order::Adjust { service, entry, cgroup }, Some(launcher)) => {
+                let failure = launcher.adjust(&service, entry, cgroup.as_deref()).err();
+                (Report::Adjusted { failure }, Vec::new())
+            }
+            (Order::Measure { cgroup, main, invocation }, Some(launcher)) => {
+                let (memory, cpu_us) = match (&launcher.base, cgroup) {
+                    (Some(base), Some(name)) => measure::of_cgroup(base, &name),
+                    _ => measure::of_group(main, &invocation),
+                };
+                (Report::Measured { memory, cpu_us }, Vec::new())
+            }
             (Order::Remove { folders }, Some(launcher)) => (launcher.remove(folders), Vec::new()),
+            (Order::Tidy { folders }, Some(_)) => {
+                (Report::Tidied { failed: tidy::remove(&folders) }, Vec::new())
+            }
         };
         let bytes = serde_json::to_vec(&report).map_err(|_| ("a report", Errno::EBADMSG))?;
         let sent: Vec<_> = sent.iter().map(|fd| fd.as_fd()).collect();
@@ -89,8 +115,14 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
             Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
             Err(e) => return Err(("a report", e)),
         }
+        if let Some(launcher) = &mut launcher {
+            launcher.lay_in()?;
+        }
     }
 }
+
+/// The child's pid, its pipes, and the folders that are to go with it.
+type Newborn = (i32, Pipes, Vec<plan::Place>);
 
 /// What a launcher has.
 struct Launcher {
@@ -100,6 +132,17 @@ struct Launcher {
     own: Own,
     base: Option<Base>,
     plan: Result<Mapping, String>,
+    network: Network,
+}
+
+/// Networks for services that want one of their own. To make one takes as long as all the rest of a launch, so the
+/// next one is made when a launch is done.
+#[derive(Default)]
+struct Network {
+    /// Ours.
+    own: Option<OwnedFd>,
+    spare: Cell<Option<OwnedFd>>,
+    wanted: Cell<bool>,
 }
 
 impl Launcher {
@@ -122,7 +165,23 @@ impl Launcher {
             own: Own::new(kind),
             base: base.map(Base::new).transpose().map_err(|e| ("its cgroup", e))?,
             plan: Err("no plan is held".into()),
+            network: Network::default(),
         })
+    }
+
+    /// Makes what the next launch may want, while nobody waits. A network that cannot be made, that launch finds out
+    /// about; but one that we could not leave again would be that of all services.
+    fn lay_in(&mut self) -> Result<(), (&'static str, Errno)> {
+        let network = &mut self.network;
+        if !network.wanted.replace(false) || network.spare.get_mut().is_some() {
+            return Ok(());
+        }
+        network.own = network.own.take().or_else(|| namespace::own_network().ok());
+        if let Some(own) = &network.own {
+            let made = namespace::new_network(own.as_fd()).map_err(|e| ("its way back to its network", e))?;
+            network.spare.set(made.ok());
+        }
+        Ok(())
     }
 
     fn take_plan(&mut self, generation: Generation, fds: &[OwnedFd]) {
@@ -134,18 +193,18 @@ impl Launcher {
 
     fn launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> (Report, Vec<OwnedFd>) {
         match self.try_launch(launch, fds) {
-            Ok((pid, pipes)) => {
+            Ok((pid, pipes, folders)) => {
                 let (stdout, stderr) = (pipes.stdout.read, pipes.stderr.read);
                 let which = (stdout.is_some(), stderr.is_some());
-                (Report::Launched { pid, pipes: which }, stdout.into_iter().chain(stderr).collect())
+                (Report::Launched { pid, pipes: which, folders }, stdout.into_iter().chain(stderr).collect())
             }
             Err((pid, failure)) => (Report::Failed { pid, failure }, Vec::new()),
         }
     }
 
-    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<(i32, Pipes), (i32, Failure)> {
+    fn try_launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> Result<Newborn, (i32, Failure)> {
         let unborn = |failure| (0, failure);
-        let (spec, argv) = self.spec(launch).map_err(unborn)?;
+        let (Launched { launch: spec, resources, .. }, argv) = self.spec(launch).map_err(unborn)?;
         let mut fds = fds;
         let main = if launch.role == Role::Main { None } else { fds.pop() };
         let (pipes, given) = match launch.role {
@@ -161,17 +220,22 @@ impl Launcher {
             }
             _ => Streams::new(&spec, &pipes, self.null.as_fd()),
         };
-        let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref());
+        let alone = spec.sandbox.private_network && launch.role == Role::Main;
+        self.network.wanted.set(alone);
+        let spare = if alone { self.network.spare.take() } else { None };
+        let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref(), spare);
         let prepared = prepared.map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
                 if launch.role == Role::Main {
-                    file::make_dir_at(base.dir.as_fd(), name)
-                        .map_err(|e| unborn(Failure::call(Step::Folder, e, &**name)))?;
+                    control::plant(base, name, &resources).map_err(unborn)?;
                 }
                 Some((base, name.as_str()))
             }
-            _ => None,
+            _ => match control::without_cgroups(&resources) {
+                Some(failure) => return Err(unborn(failure)),
+                None => None,
+            },
         };
         let born = self.bear(&prepared, planted);
         if born.is_err()
@@ -181,31 +245,58 @@ impl Launcher {
             // Nothing is in it but a child that is gone; what is left of it, the keeper removes.
             let _ = file::remove_dir_at(base.dir.as_fd(), name);
         }
-        Ok((born?, pipes))
+        let pid = born?;
+        prepared.settle();
+        let folders = if launch.role == Role::Main { spec.provision.runtime_dirs } else { Vec::new() };
+        Ok((pid, pipes, folders))
+    }
+
+    fn adjust(&self, service: &Name, entry: u32, cgroup: Option<&str>) -> Result<(), Failure> {
+        let wanted = self.entry(service, entry)?.resources;
+        match (&self.base, cgroup) {
+            (Some(base), Some(name)) => control::adjust(base, name, &wanted),
+            _ => control::without_cgroups(&wanted).map_or(Ok(()), Err),
+        }
     }
 
     /// The entry and the command that are meant.
-    fn spec(&self, launch: &Launch) -> Result<(LaunchSpec, Vec<String>), Failure> {
-        let failed = |why: String| Failure::ours(Step::Plan, format!(" of {}", launch.service), why);
+    fn spec(&self, launch: &Launch) -> Result<(Launched, Vec<String>), Failure> {
+        let mut entry = self.entry(&launch.service, launch.entry)?;
+        let job = match &launch.role {
+            Role::Main => {
+                let argv = mem::take(&mut entry.launch.argv);
+                return Ok((entry, argv));
+            }
+            Role::Exec { argv, .. } => return Ok((entry, argv.clone())),
+            Role::Job { job, .. } => *job,
+        };
+        let spec = self.image(&launch.service, |image| image.service(launch.entry))?;
+        let argv = match (job, spec.reload) {
+            (Job::Stop, _) => spec.stop.command,
+            (Job::Reload, Reload::Command(argv)) => argv,
+            (Job::Reload, Reload::Signal(_)) => Vec::new(),
+        };
+        Ok((entry, argv))
+    }
+
+    fn entry(&self, service: &Name, entry: u32) -> Result<Launched, Failure> {
+        let found = self.image(service, |image| image.launch(entry))?;
+        if found.name != *service {
+            let why = format!("entry {entry} is {}", found.name);
+            return Err(Failure::ours(Step::Plan, format!(" of {service}"), why));
+        }
+        Ok(found)
+    }
+
+    /// Something of the plan, for this service.
+    fn image<T>(
+        &self,
+        service: &Name,
+        part: impl FnOnce(&Image<'_>) -> Result<T, ImageError>,
+    ) -> Result<T, Failure> {
+        let failed = |why: String| Failure::ours(Step::Plan, format!(" of {service}"), why);
         let image = self.plan.as_ref().map_err(|why| failed(why.clone()))?;
-        let image = Image::new(image).map_err(|e| failed(e.to_string()))?;
-        let (name, argv, spec) = match &launch.role {
-            Role::Exec { argv, .. } => image.launch(launch.entry).map(|(name, l)| (name, argv.clone(), l)),
-            Role::Main => image.launch(launch.entry).map(|(name, mut l)| (name, mem::take(&mut l.argv), l)),
-            Role::Job { job, .. } => image.service(launch.entry).map(|s| {
-                let argv = match (job, s.reload) {
-                    (Job::Stop, _) => s.stop.command,
-                    (Job::Reload, Reload::Command(argv)) => argv,
-                    (Job::Reload, Reload::Signal(_)) => Vec::new(),
-                };
-                (s.name, argv, s.launch)
-            }),
-        }
-        .map_err(|e| failed(e.to_string()))?;
-        if name != launch.service {
-            return Err(failed(format!("entry {} is {name}", launch.entry)));
-        }
-        Ok((spec, argv))
+        Image::new(image).and_then(|image| part(&image)).map_err(|e| failed(e.to_string()))
     }
 
     /// The child, born in its cgroup where it can be, or else joining it.

@@ -12,7 +12,7 @@ use super::{
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Generation, Job, RunId},
+    plan::{Generation, Job, Name, RunId},
     sys::{
         self, Errno, clock, packet, pidfd,
         poll::Interest,
@@ -46,8 +46,14 @@ pub(super) enum Errand {
     Job(RunId, Job),
     /// The command of a session.
     Exec(u64),
+    /// Hold a live run to other resources.
+    Adjust(RunId),
+    /// Find out what a live run uses.
+    Measure(RunId),
     /// Remove these empty cgroups.
     Remove(Vec<String>),
+    /// Remove the folders of this service's last run.
+    Tidy(Name),
 }
 
 /// One launcher.
@@ -123,7 +129,7 @@ impl Keeper {
         let id = match errand {
             Errand::Main(id) | Errand::Job(id, _) => Some(*id),
             Errand::Exec(number) => self.sessions.run_of(*number),
-            Errand::Remove(_) => None,
+            Errand::Adjust(_) | Errand::Measure(_) | Errand::Remove(_) | Errand::Tidy(_) => None,
         };
         let run = id.and_then(|id| self.runs.get(&id));
         let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
@@ -179,7 +185,9 @@ impl Keeper {
         }
         for errand in std::mem::take(&mut self.launchers.waiting[kind as usize]) {
             match errand {
-                Errand::Remove(_) => self.launchers.waiting[kind as usize].push_back(errand),
+                Errand::Remove(_) | Errand::Tidy(_) => {
+                    self.launchers.waiting[kind as usize].push_back(errand);
+                }
                 errand => self.failed(&errand, 0, Failure::call(Step::Launcher, e, ""), None),
             }
         }
@@ -216,8 +224,14 @@ impl Keeper {
             Errand::Main(id) => self.main_order(*id).map(Some),
             Errand::Job(id, job) => self.job_order(*id, *job).map(Some),
             Errand::Exec(number) => self.exec_order(*number).map(Some),
+            Errand::Adjust(id) => Ok(self.adjust_order(*id)),
+            Errand::Measure(id) => Ok(self.measure_order(*id)),
             Errand::Remove(folders) => {
                 Ok(Some((None, Order::Remove { folders: folders.clone() }, Vec::new())))
+            }
+            Errand::Tidy(service) => {
+                let folders = self.tidying.get(service).map(|t| t.folders.clone()).unwrap_or_default();
+                Ok(Some((None, Order::Tidy { folders }, Vec::new())))
             }
         };
         let (plan, order, fds) = match sent {
@@ -285,14 +299,28 @@ impl Keeper {
             return false;
         };
         match (report, errand) {
-            (Report::Launched { pid, pipes }, Errand::Main(id)) => self.launched(id, pid, pipes, fds, ended),
+            (Report::Launched { pid, pipes, folders }, Errand::Main(id)) => {
+                self.keep_folders(id, folders);
+                self.launched(id, pid, pipes, fds, ended);
+            }
             (Report::Launched { pid, .. }, Errand::Job(id, job)) => self.job_launched(id, job, pid, ended),
             (Report::Launched { pid, .. }, Errand::Exec(number)) => {
                 self.exec_launched(number, pid, ended.map(|(ended, _)| ended));
             }
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
+            (Report::Adjusted { failure }, Errand::Adjust(id)) => self.adjusted(id, failure.as_ref()),
+            (Report::Measured { memory, cpu_us }, Errand::Measure(id)) => self.measured(id, memory, cpu_us),
             (Report::Removed { failed }, Errand::Remove(_)) => self.not_removed(&failed),
-            (Report::Launched { .. } | Report::Removed { .. } | Report::Broken { .. }, _) => {}
+            (Report::Tidied { failed }, Errand::Tidy(service)) => self.tidied(&service, &failed),
+            (
+                Report::Launched { .. }
+                | Report::Adjusted { .. }
+                | Report::Measured { .. }
+                | Report::Removed { .. }
+                | Report::Tidied { .. }
+                | Report::Broken { .. },
+                _,
+            ) => {}
         }
         true
     }
@@ -333,7 +361,10 @@ impl Keeper {
             // The child of a job is reaped as any orphan is.
             Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
             Errand::Exec(number) => self.exec_refused(*number, &failure),
+            Errand::Adjust(id) => self.adjusted(*id, Some(&failure)),
+            Errand::Measure(id) => self.measured(*id, None, None),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),
+            Errand::Tidy(service) => self.tidied(service, &[]),
         }
     }
 

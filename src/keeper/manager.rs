@@ -104,6 +104,9 @@ impl Keeper {
                 }
             }
         }
+        if let Some(why) = &run.refused {
+            facts.push(News::Adjusted { run: id, why: why.clone() });
+        }
         for (job, state) in [(Job::Stop, &run.stop_job), (Job::Reload, &run.reload_job)] {
             if let JobState::Ended { why } = state {
                 facts.push(News::JobEnded { run: id, job, why: why.clone() });

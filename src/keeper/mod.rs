@@ -3,8 +3,9 @@
 //! One thread, one epoll loop. It never waits on a disk file once it has started, holds no plan in its heap,
 //! and takes from the manager nothing but the requests of [`protocol`]. The pieces: `state` is what is held
 //! and the loop; `launch`, `launchers`, `launcher`, `child`, `confine` and `identity` are the way from a request to
-//! a service; `exits` is how things end; `tree` and
-//! `base` are the processes of a run; `link` and `manager` are the way to the manager and its life.
+//! a service, `provide` and `verify` what is made ready and checked for it; `exits` is how things end; `tree` and
+//! `base` are the processes of a run, `control` is what they may use and `measure` what they do use; `link` and
+//! `manager` are the way to the manager and its life.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ mod base;
 mod boot;
 mod child;
 mod confine;
+mod control;
 mod end;
 mod envfile;
 mod environment;
@@ -26,16 +28,20 @@ mod launchers;
 mod link;
 mod loader;
 mod manager;
+mod measure;
 mod order;
 mod own;
 mod pipes;
 mod plans;
+mod provide;
 mod requests;
 mod run;
 mod sessions;
 mod state;
 mod step;
+mod tidy;
 mod tree;
+mod verify;
 
 use std::{ffi::OsString, os::fd::OwnedFd};
 

@@ -3,9 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::{base::Place, step::Failure};
+use super::{base, step::Failure};
 use crate::{
-    plan::{Generation, Job, Name},
+    plan::{Generation, Job, Name, Place},
     sys::limits::Pair,
 };
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub(super) enum Order {
     /// The first: what all launches have in common. Descriptor: the page for its record.
     Begin {
         /// Where the cgroups of runs are.
-        base: Option<Place>,
+        base: Option<base::Place>,
         /// The limit of open files that keepd was started with: services get it back.
         open_files: Option<Pair>,
         kind: Kind,
@@ -31,8 +31,14 @@ pub(super) enum Order {
     Plan { generation: Generation },
     /// Launch; reported.
     Launch(Launch),
+    /// Hold the cgroup of a live run to the resources of this entry of the plan; reported.
+    Adjust { service: Name, entry: u32, cgroup: Option<String> },
+    /// Find out what a run uses: that in this cgroup, or the one of this main process and INVOCATION_ID; reported.
+    Measure { cgroup: Option<String>, main: i32, invocation: String },
     /// Remove these cgroups, which are empty; reported.
     Remove { folders: Vec<String> },
+    /// Remove these folders of a run that is over; reported.
+    Tidy { folders: Vec<Place> },
 }
 
 /// What a launcher holds itself to.
@@ -89,12 +95,18 @@ pub(super) enum Role {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
     /// The child of this pid has called exec, or died at it. Descriptors of a main process: read ends of its
-    /// stdout and stderr, as `pipes` says.
-    Launched { pid: i32, pipes: (bool, bool) },
+    /// stdout and stderr, as `pipes` says. `folders` are to go with it.
+    Launched { pid: i32, pipes: (bool, bool), folders: Vec<Place> },
     /// It could not. `pid`: the child that found out and is gone, 0 where there was none.
     Failed { pid: i32, failure: Failure },
     /// The launcher cannot go on, and ends; a clause for people.
     Broken { why: String },
+    /// What of the resources could not be had.
+    Adjusted { failure: Option<Failure> },
+    /// What is used; `None` for what could not be found out.
+    Measured { memory: Option<u64>, cpu_us: Option<u64> },
     /// What could not be removed, and why.
     Removed { failed: Vec<(String, i32)> },
+    /// What could not be tidied away, and why.
+    Tidied { failed: Vec<(Place, i32)> },
 }

@@ -52,6 +52,10 @@ pub enum Request {
     AdoptPlan { generation: Generation },
     /// Tell systemd.
     Notify(Up),
+    /// Hold a live run to the resources that entry `entry` of plan `generation` has; answered by `Adjusted`.
+    Adjust { run: RunId, generation: Generation, entry: u32 },
+    /// Find out what a live run uses; answered by `Measured`.
+    Measure { run: RunId },
     /// Answer to `Ping`.
     Pong,
     /// Everything is stopped: exit with this status.
@@ -135,6 +139,10 @@ pub enum News {
     Emptied { run: RunId },
     /// A stop or reload command ended; `why` is empty on success.
     JobEnded { run: RunId, job: Job, why: String },
+    /// What the run uses: bytes, and microseconds of CPU; `None` for what could not be found out.
+    Measured { run: RunId, at_ms: u64, memory: Option<u64>, cpu_us: Option<u64> },
+    /// The run is held to other resources; `why` is empty, or says what could not be done.
+    Adjusted { run: RunId, why: String },
     /// The loader's answer. `generation`: one descriptor, the sealed plan; `None`: one descriptor, its report.
     Loaded { generation: Option<Generation> },
     /// A signal (or the end of the keeper's patience) asks for an orderly stop; `force`: at once.
@@ -165,6 +173,8 @@ impl News {
             | News::Exited { .. }
             | News::Emptied { .. }
             | News::JobEnded { .. }
+            | News::Adjusted { .. }
+            | News::Measured { .. }
             | News::Shutdown { .. }
             | News::Apply
             | News::Reopen

@@ -53,6 +53,8 @@ impl Keeper {
             }
             Request::AdoptPlan { generation } => self.adopt(generation),
             Request::Notify(up) => self.notify(&up),
+            Request::Adjust { run, generation, entry } => self.adjust(run, generation, entry),
+            Request::Measure { run } => self.measure(run),
             Request::Pong => self.up.pong(),
             Request::Exit { status } => self.exit = Some(status),
         }

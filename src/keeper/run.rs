@@ -7,7 +7,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    plan::{Exit, Generation, Job, Name},
+    plan::{Exit, Generation, Job, Name, Place},
     sys::watch::Watch,
 };
 use std::{os::fd::OwnedFd, rc::Rc};
@@ -30,13 +30,30 @@ pub(super) struct Run {
     /// INVOCATION_ID.
     pub(super) invocation: String,
     pub(super) tree: Tree,
+    /// Of its own: they go with it.
+    pub(super) folders: Vec<Place>,
     pub(super) phase: Phase,
     /// SIGKILL until nothing is left.
     pub(super) killing: bool,
     /// Tells when the tree becomes empty.
     pub(super) watch: Option<Watch>,
+    /// Other resources that it is to be held to once it is launched.
+    pub(super) adjust: Option<Adjust>,
+    /// What could not be done of the last ones; a sentence.
+    pub(super) refused: Option<String>,
+    /// A launcher is finding out what it uses.
+    pub(super) measuring: bool,
     pub(super) stop_job: JobState,
     pub(super) reload_job: JobState,
+}
+
+/// Where the resources that a run is to be held to stand.
+#[derive(Debug)]
+pub(super) struct Adjust {
+    pub(super) generation: Generation,
+    /// That plan, which may not be launched from any more by the time it is read.
+    pub(super) plan: Rc<OwnedFd>,
+    pub(super) entry: u32,
 }
 
 /// How far a run has come.

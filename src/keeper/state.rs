@@ -12,6 +12,7 @@ use super::{
     protocol::{Kept, News, NoteLevel},
     run::Run,
     sessions::Sessions,
+    tidy::Tidying,
 };
 use crate::{
     notify::Upward,
@@ -92,6 +93,8 @@ pub(super) struct Keeper {
     pub(super) look_at: u64,
     /// Empty cgroups that are to be removed once the manager has been told why.
     pub(super) remains: Vec<String>,
+    /// Services whose last run's folders are being removed.
+    pub(super) tidying: BTreeMap<Name, Tidying>,
     pub(super) remembered: BTreeMap<Name, Kept>,
     /// Bytes of those.
     pub(super) remembered_size: usize,
@@ -148,6 +151,7 @@ impl Keeper {
             restless: BTreeSet::new(),
             look_at: 0,
             remains: Vec::new(),
+            tidying: BTreeMap::new(),
             remembered: BTreeMap::new(),
             remembered_size: 0,
             kept: BTreeMap::new(),

@@ -76,6 +76,13 @@ impl Tree {
         worst
     }
 
+    /// Whether the kernel has killed any of it because memory ran out; false where it cannot tell.
+    pub(super) fn oom_killed(&self) -> bool {
+        let Tree::Cgroup { base, name, .. } = self else { return false };
+        let kills = cgroup::counter(base.dir.as_fd(), name, "memory.events", "oom_kill");
+        kills.is_ok_and(|n| n.is_some_and(|n| n > 0))
+    }
+
     /// Its folder below the base, where it is a cgroup.
     pub(super) fn cgroup(&self) -> Option<&str> {
         match self {
@@ -139,7 +146,7 @@ struct Stat {
 }
 
 /// The live processes of a run without a cgroup.
-fn members(main: i32, invocation: &str, reaped: bool) -> Vec<i32> {
+pub(super) fn members(main: i32, invocation: &str, reaped: bool) -> Vec<i32> {
     let all = processes();
     // While a session or group is in use, the kernel gives its number to nobody. So if the main process is
     // gone and the number is there again, they all ended, and who has it now is a stranger.

@@ -12,6 +12,8 @@ pub struct Counters {
     bytes_written: AtomicU64,
     bytes_dropped: AtomicU64,
     lines_dropped: AtomicU64,
+    forwarded: AtomicU64,
+    forward_dropped: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
@@ -27,6 +29,21 @@ impl Counters {
         self.bytes_in.fetch_add(bytes, Relaxed);
         self.bytes_dropped.fetch_add(bytes, Relaxed);
         self.lines_dropped.fetch_add(lines, Relaxed);
+    }
+
+    /// So many lines were given to a receiver.
+    pub fn forwarded(&self, lines: u64) {
+        self.forwarded.fetch_add(lines, Relaxed);
+    }
+
+    /// So many lines were not, and will not be.
+    pub fn not_forwarded(&self, lines: u64) {
+        self.forward_dropped.fetch_add(lines, Relaxed);
+    }
+
+    /// Lines that were given to receivers, and those that never will be; each receiver counts.
+    pub fn forwards(&self) -> (u64, u64) {
+        (self.forwarded.load(Relaxed), self.forward_dropped.load(Relaxed))
     }
 
     /// What keeps the file from being written, `None` once it can be again.

@@ -3,6 +3,7 @@
 use super::{
     Counters, Housekeeper,
     feed::{Feed, Note, Post},
+    forward::{Forwarder, Receivers},
     guard::{Alarm, Guard},
     intake::Source,
     register::{Home, Register, Run},
@@ -47,6 +48,7 @@ struct Staff {
     mounts: Option<Mounts>,
     posts: HashMap<String, Arc<Post>>,
     threads: Vec<JoinHandle<()>>,
+    forwarders: Vec<JoinHandle<()>>,
 }
 
 /// The log writers. Calls return at once.
@@ -55,6 +57,7 @@ pub struct Engine {
     register: Arc<Register>,
     housekeeper: Housekeeper,
     staff: Mutex<Staff>,
+    receivers: Receivers,
     tokens: AtomicU64,
 }
 
@@ -79,8 +82,17 @@ impl Engine {
     ) -> io::Result<Engine> {
         let register = Arc::new(Register::new(vault, Alarm::new()?, Box::new(report)));
         // Where there is no such table, all services have one writer.
-        let staff = Staff { mounts: Mounts::new().ok(), posts: HashMap::new(), threads: Vec::new() };
-        Ok(Engine { register, housekeeper, staff: Mutex::new(staff), tokens: AtomicU64::new(0) })
+        let mounts = Mounts::new().ok();
+        let staff = Staff { mounts, posts: HashMap::new(), threads: Vec::new(), forwarders: Vec::new() };
+        let (staff, receivers, tokens) = (Mutex::new(staff), Receivers::default(), AtomicU64::new(0));
+        Ok(Engine { register, housekeeper, staff, receivers, tokens })
+    }
+
+    /// The same with receivers that listen elsewhere; before anything is attached.
+    #[must_use]
+    pub fn forwarding_to(mut self, receivers: Receivers) -> Engine {
+        self.receivers = receivers;
+        self
     }
 
     /// Takes over the read ends of a run's pipes, which are non-blocking. They are read when every earlier
@@ -128,11 +140,10 @@ impl Engine {
         home.runs += 1;
         books.runs.insert(run, Run { service: service.clone(), pipes, finishing: false });
         drop(books);
+        self.forward(&post, spec);
         for (feed, pipe) in feeds {
+            feed.update(spec);
             let mut intake = feed.intake();
-            if intake.spec != *spec {
-                intake.spec = spec.clone();
-            }
             let mut source = Source::new(run, pipe);
             source.known = post.watches.arm(source.pipe.as_fd(), feed.token, false, Arm::Once).is_ok();
             let watched = source.known;
@@ -165,6 +176,26 @@ impl Engine {
         Ok(post)
     }
 
+    /// Sees to it that there is somebody who forwards, if that is wanted.
+    fn forward(&self, post: &Post, spec: &LogSpec) {
+        if spec.forward.is_empty() || post.desk.get().is_some() {
+            return;
+        }
+        let started = Forwarder::new(self.register.clone(), &self.receivers).and_then(|forwarder| {
+            let desk = forwarder.desk();
+            let thread = thread::Builder::new().name("logs-forward".into()).spawn(move || forwarder.run())?;
+            Ok((desk, thread))
+        });
+        match started {
+            Ok((desk, thread)) => {
+                self.staff().forwarders.push(thread);
+                // Nobody else makes one.
+                let _ = post.desk.set(desk);
+            }
+            Err(e) => tracing::error!("cannot start what forwards logs: {e}; they are in their files only"),
+        }
+    }
+
     fn staff(&self) -> MutexGuard<'_, Staff> {
         self.staff.lock().unwrap_or_else(|p| p.into_inner())
     }
@@ -191,9 +222,13 @@ impl Engine {
 
     /// Other limits, from the next write on. Files beyond them go with the next rotation.
     pub fn update(&self, service: &Name, spec: &LogSpec) {
-        let feeds = self.register.books().homes.get(service).map(|home| home.feeds.clone());
-        for feed in feeds.into_iter().flatten().flatten() {
-            feed.intake().spec = spec.clone();
+        let home =
+            self.register.books().homes.get(service).map(|home| (home.post.clone(), home.feeds.clone()));
+        let Some((post, feeds)) = home else { return };
+        self.forward(&post, spec);
+        for feed in feeds.iter().flatten() {
+            feed.update(spec);
+            post.desk.get().iter().for_each(|desk| desk.tell(feed));
         }
     }
 
@@ -241,11 +276,19 @@ impl Engine {
         let threads = std::mem::take(&mut self.staff().threads);
         // It only fails if a thread panicked, which has been printed.
         threads.into_iter().for_each(|thread| drop(thread.join()));
+        // What was written last is there to forward now.
+        self.dismiss();
+        let forwarders = std::mem::take(&mut self.staff().forwarders);
+        forwarders.into_iter().for_each(|thread| drop(thread.join()));
     }
 
     fn end(&self) {
         self.staff().posts.values().for_each(|post| post.tell(Note::Stop));
         self.register.alarm.stop();
+    }
+
+    fn dismiss(&self) {
+        self.staff().posts.values().filter_map(|post| post.desk.get()).for_each(|desk| desk.stop());
     }
 }
 
@@ -258,5 +301,6 @@ fn leave(home: &Home) {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.end();
+        self.dismiss();
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{
     Counters,
+    forward::{Desk, Told},
     intake::{Dropper, Intake, Shed},
     place::Place,
     vault::Vault,
@@ -16,7 +17,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
     },
 };
@@ -27,8 +28,8 @@ use tokio::sync::{oneshot, watch};
 pub(super) struct Account {
     pub(super) counters: Arc<Counters>,
     pub(super) changed: watch::Sender<u64>,
-    /// Of stdout, of stderr, and what the guard sees.
-    troubles: Mutex<[Option<String>; 3]>,
+    /// Of stdout, of stderr, what the guard sees, and of each receiver that it is forwarded to.
+    troubles: Mutex<[Option<String>; 5]>,
 }
 
 impl Account {
@@ -56,12 +57,13 @@ pub(super) struct Feed {
     /// Its number; never used again.
     pub(super) token: u64,
     pub(super) account: Arc<Account>,
+    pub(super) told: Told,
     intake: Mutex<Intake>,
 }
 
 impl Feed {
     pub(super) fn new(service: Name, which: usize, token: u64, account: Arc<Account>, spec: LogSpec) -> Feed {
-        Feed { service, which, token, account, intake: Mutex::new(Intake::new(spec)) }
+        Feed { service, which, token, account, told: Told::default(), intake: Mutex::new(Intake::new(spec)) }
     }
 
     /// To be held while bytes move between pipes, never while a file is touched.
@@ -77,6 +79,18 @@ impl Feed {
     /// Where its files are by this specification.
     pub(super) fn place(&self, spec: &LogSpec) -> Place {
         Place::of(&spec.dir, self.which == 1)
+    }
+
+    /// Other limits, from the next write on.
+    pub(super) fn update(&self, spec: &LogSpec) {
+        let mut intake = self.intake();
+        if intake.spec.forward != spec.forward {
+            // A new receiver gets what comes from now on.
+            self.told.begin(None);
+        }
+        if intake.spec != *spec {
+            intake.spec = spec.clone();
+        }
     }
 
     /// See [`Intake::shed`].
@@ -119,6 +133,8 @@ pub(super) struct Post {
     /// The kernel's number of its thread.
     pub(super) thread: AtomicI32,
     pub(super) turns: AtomicU64,
+    /// The forwarder for its file system, once there is something to forward.
+    pub(super) desk: OnceLock<Arc<Desk>>,
 }
 
 impl Post {
@@ -132,6 +148,7 @@ impl Post {
             progress: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             turns: AtomicU64::new(0),
+            desk: OnceLock::new(),
         }
     }
 

@@ -1,11 +1,12 @@
 //! Lines as they stand in the file where they are not kept as they came. Pure: no clock, no pipe.
 
-use crate::plan::LogFormat;
+use super::scratch::LOOK;
+use crate::plan::{LogFormat, LogSpec};
 use jiff::Timestamp;
 use std::io::{BufRead, Write};
 
 /// Stands at the end of a timestamped line whose rest follows on the next one.
-const CONTINUES: &[u8] = b" [line continues]";
+pub(super) const CONTINUES: &[u8] = b" [line continues]";
 
 /// How one stream's lines are written.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,13 @@ pub(super) struct Form<'a> {
 }
 
 impl Form<'_> {
+    /// That of a service's stdout (0) or stderr (1).
+    pub(super) fn of(spec: &LogSpec, which: usize) -> Form<'static> {
+        let stream = if which == 0 { "stdout" } else { "stderr" };
+        let max_line = usize::try_from(spec.max_line).unwrap_or(LOOK).clamp(1, LOOK - 1);
+        Form { format: spec.format, stream, max_line }
+    }
+
     /// Writes the lines in `seen` to `out` until that has at least `enough` bytes, and returns how many bytes
     /// of `seen` are done. `whole`: nothing follows, so a line without its end is ended here; else it is left
     /// for the next call, unless it is too long.
@@ -50,6 +58,12 @@ impl Form<'_> {
             }
         }
         done
+    }
+
+    /// Writes `seen` as the beginning of a line.
+    pub(super) fn piece(&self, seen: &[u8], time_us: u64, out: &mut Vec<u8>) -> usize {
+        self.line(seen, true, &stamp(time_us), out);
+        seen.len()
     }
 
     fn line(&self, message: &[u8], continues: bool, stamp: &str, out: &mut Vec<u8>) {

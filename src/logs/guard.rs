@@ -96,7 +96,8 @@ impl Guard {
     pub(super) fn new(register: Arc<Register>) -> io::Result<Guard> {
         let poll = Poll::new(1)?;
         poll.add(register.alarm.timer.as_fd(), Interest::Read, 0)?;
-        Ok(Guard { register, poll, dropper: Dropper::new()?, watches: Vec::new() })
+        let dropper = Dropper::new(&register.vault)?;
+        Ok(Guard { register, poll, dropper, watches: Vec::new() })
     }
 
     pub(super) fn run(mut self) {

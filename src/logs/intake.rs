@@ -7,6 +7,7 @@
 //! on its way to the file is not: it waits in a stage of its own.
 
 use super::{
+    format::Form,
     ledger::Count,
     scratch::{GLANCE, Look, Scratch},
     stage::Stage,
@@ -49,6 +50,25 @@ impl Source {
         pipe::fill(self.pipe.as_fd())
     }
 
+    /// How many of its first bytes are whole lines, or lines that are too long to wait for their end, and whether they
+    /// end within a line; `None`: none.
+    pub(super) fn lines(&self, form: &Form<'_>, scratch: &mut Scratch) -> io::Result<Option<(usize, bool)>> {
+        let pipe = self.pipe.as_fd();
+        let whole = self.finishing.is_some() || pipe::ended(pipe);
+        let fill = self.fill()?;
+        let Look::Bytes(seen) = scratch.look_at(pipe, GLANCE.max(form.max_line + 1))? else {
+            return Ok(Some((0, false)));
+        };
+        if let Some(at) = seen.iter().rposition(|b| *b == b'\n') {
+            return Ok(Some((at + 1, false)));
+        }
+        let long = seen.len() > form.max_line;
+        // A pipe that can hold no more of it, or a look that shows no more of it, is as good as its end.
+        let stuffed = fill >= self.capacity / 2 || seen.len() < fill;
+        let most = if long { form.max_line } else { seen.len() };
+        Ok((long || whole || stuffed).then_some((most, !(whole && seen.len() == fill))))
+    }
+
     fn half_full(&self) -> bool {
         self.fill().is_ok_and(|n| n >= self.capacity / 2)
     }
@@ -62,8 +82,12 @@ pub(super) struct Dropper {
 }
 
 impl Dropper {
-    pub(super) fn new() -> io::Result<Dropper> {
-        Ok(Dropper { scratch: Scratch::new()?, stage: None })
+    /// What it looks with is kept like a stage: the next process gets it back, where it may not be granted
+    /// another as large while many services' output waits.
+    pub(super) fn new(vault: &Vault) -> io::Result<Dropper> {
+        let stage = vault.stage(true)?;
+        stage.label(&vault.ledger).clear();
+        Ok(Dropper { scratch: Scratch::over(stage), stage: None })
     }
 }
 
@@ -192,10 +216,13 @@ fn rest_of_line(
     let pipe = source.pipe.as_fd();
     let Look::Bytes(seen) = dropper.scratch.look(pipe).ok()? else { return None };
     let len = seen.iter().position(|b| *b == b'\n')? + 1;
-    let stage = vault.stage(false).ok()?;
+    let mut stage = vault.stage(false).ok()?;
     stage.label(&vault.ledger).give(record);
     match stage.take_from(pipe, len) {
-        Ok(taken @ 1..) => Some((stage, taken)),
+        Ok(taken @ 1..) => {
+            stage.shrink();
+            Some((stage, taken))
+        }
         _ => {
             vault.give_back(stage);
             None
@@ -222,10 +249,43 @@ fn discard(
         return Ok(Count::default());
     };
     let cut = seen.iter().rposition(|b| *b == b'\n').map_or(seen.len(), |i| i + 1);
-    stage.label(&vault.ledger).condemn(record);
-    let taken = stage.take_from(pipe, cut)?;
-    let count = Count { bytes: taken as u64, lines: line_ends(&seen[..taken]) };
-    vault.ledger.stream(record).dropped().add(count);
-    stage.discard(vault.null(), taken)?;
-    Ok(count)
+    let mut gone = Count::default();
+    // In one step, unless the host keeps the stage small.
+    while gone.bytes < cut as u64 {
+        let rest = &seen[usize::try_from(gone.bytes).unwrap_or(cut)..cut];
+        stage.label(&vault.ledger).condemn(record);
+        let taken = stage.take_from(pipe, rest.len())?;
+        let count = Count { bytes: taken as u64, lines: line_ends(&rest[..taken]) };
+        vault.ledger.stream(record).dropped().add(count);
+        stage.discard(vault.null(), taken)?;
+        gone = Count { bytes: gone.bytes + count.bytes, lines: gone.lines + count.lines };
+        if taken == 0 {
+            break;
+        }
+    }
+    Ok(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs::File, io::Write};
+
+    /// As where the user of the manager has as many pages in pipes as the host grants.
+    #[test]
+    fn no_line_is_torn_where_stages_are_small() {
+        let vault = Vault::alone().unwrap();
+        let (output, input) = pipe::pair().unwrap();
+        let lines: String = (0..600).map(|n| format!("line {n} {}\n", "x".repeat(n % 90))).collect();
+        File::from(input).write_all(lines.as_bytes()).unwrap();
+        let source = Source::new(RunId(1), output);
+        let stage = Stage::create(0, 4096).unwrap();
+        assert_eq!(stage.capacity, 4096);
+        let mut dropper = Dropper { scratch: Scratch::new().unwrap(), stage: Some(stage) };
+        let gone = discard(&source, 0, lines.len() - 10, &vault, &mut dropper).unwrap();
+        let (before, rest) = lines.split_at(usize::try_from(gone.bytes).unwrap());
+        assert!(before.ends_with('\n') && rest.lines().count() == 1, "{gone:?}");
+        assert_eq!((gone.lines, vault.ledger.stream(0).dropped().get()), (599, gone));
+        assert_eq!(source.fill().unwrap(), rest.len());
+    }
 }

@@ -108,6 +108,11 @@ impl StageLabel<'_> {
         self.ledger.set(self.at, u64::from(stream) + 1);
     }
 
+    /// From now on what comes in belongs to nobody. The stage is empty.
+    pub(super) fn clear(self) {
+        self.ledger.set(self.at, 0);
+    }
+
     pub(super) fn stream(self) -> Option<u32> {
         self.ledger.get(self.at).checked_sub(1).and_then(|n| u32::try_from(n).ok())
     }

@@ -3,7 +3,8 @@
 //!
 //! Bytes are in a service's pipe, in a stage (a pipe that the keeper keeps too) or in a file, never in our memory
 //! alone, so a SIGKILL at any instruction loses, doubles and tears nothing. One thread writes for each file
-//! system; one more, the guard, looks after the services whose writer is stuck in a file system.
+//! system; one more, the guard, looks after the services whose writer is stuck in a file system. Where lines are
+//! forwarded, a thread for each file system reads them back.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +12,10 @@ pub mod budget;
 mod calendar;
 pub mod counters;
 pub mod engine;
+mod fair;
 mod feed;
 mod format;
+mod forward;
 mod guard;
 mod gzip;
 pub mod history;
@@ -37,6 +40,7 @@ mod writer;
 
 pub use counters::Counters;
 pub use engine::{Engine, Report};
+pub use forward::Receivers;
 pub use housekeeper::Housekeeper;
 pub use read::{From, Line, Next, Place, Query, Reader, View};
 pub use rolling::RollingFile;

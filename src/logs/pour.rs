@@ -63,10 +63,11 @@ impl File<'_> {
         Ok(())
     }
 
-    /// Writes all that is in the stage. `moved` rises by what was taken out of it, also before an error.
+    /// Writes all that is in the stage; `begun`: that ends within a line. `moved` rises by what was taken out of
+    /// it, also before an error.
     pub(super) fn pour(
         &mut self,
-        stage: &Stage,
+        (stage, begun): (&Stage, bool),
         vault: &Vault,
         scratch: &mut Scratch,
         step: &dyn Fn(),
@@ -85,7 +86,7 @@ impl File<'_> {
             let taken = if self.form.format == LogFormat::Raw {
                 self.move_on(stage, left, scratch)?
             } else {
-                self.write_lines(stage, left, vault, scratch)?
+                self.write_lines(stage, (left, begun), vault, scratch)?
             };
             if taken == 0 {
                 break;
@@ -123,7 +124,7 @@ impl File<'_> {
     fn write_lines(
         &mut self,
         stage: &Stage,
-        fill: usize,
+        (fill, begun): (usize, bool),
         vault: &Vault,
         scratch: &mut Scratch,
     ) -> io::Result<usize> {
@@ -137,11 +138,11 @@ impl File<'_> {
             text.push(b'\n');
         }
         let enough = open.limit.saturating_sub(open.size).max(1);
-        let (now, whole) = (clock::wall_us(), seen.len() >= fill);
+        let (now, whole) = (clock::wall_us(), seen.len() >= fill && !begun);
         let mut used = form.write(seen, whole, now, enough, &mut text);
         if used == 0 {
-            // One look does not show the end of this line.
-            used = form.write(seen, true, now, enough, &mut text);
+            // One look does not show the end of this line, or it is not there yet.
+            used = form.piece(seen, now, &mut text);
         }
         let label = stage.label(&vault.ledger);
         label.write_at(place(open)?, fill.saturating_sub(used) as u64);

@@ -44,8 +44,29 @@ impl Stage {
         self.output.as_fd()
     }
 
+    pub(super) fn input(&self) -> BorrowedFd<'_> {
+        self.input.as_fd()
+    }
+
     pub(super) fn fill(&self) -> io::Result<usize> {
         pipe::fill(self.output.as_fd())
+    }
+
+    /// Makes it so large, if the host grants that.
+    pub(super) fn resize(&mut self, bytes: usize) -> bool {
+        let done = pipe::set_capacity(self.output(), bytes);
+        self.capacity = *done.as_ref().unwrap_or(&self.capacity);
+        done.is_ok()
+    }
+
+    /// Gives the host back what is not needed for its contents: a user is granted only so much for all pipes.
+    pub(super) fn shrink(&mut self) {
+        let Ok(fill) = self.fill() else { return };
+        let mut bytes = fill.next_power_of_two().max(4096);
+        while bytes < self.capacity && !self.resize(bytes) {
+            // Its pages are not all full.
+            bytes *= 2;
+        }
     }
 
     /// Takes bytes in, at most `len`; how many there are at the end, 0 if there are none to take.
@@ -70,5 +91,22 @@ impl Stage {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_takes_no_more_room_than_it_needs() {
+        let mut stage = Stage::create(0, 1 << 16).unwrap();
+        let (source, input) = pipe::pair().unwrap();
+        std::io::Write::write_all(&mut std::fs::File::from(input), &[b'x'; 10_000]).unwrap();
+        assert_eq!(stage.take_from(source.as_fd(), 20_000).unwrap(), 10_000);
+        stage.shrink();
+        assert_eq!((stage.capacity, stage.fill().unwrap()), (16_384, 10_000));
+        assert!(stage.resize(1 << 16));
+        assert_eq!((stage.capacity, stage.fill().unwrap()), (1 << 16, 10_000));
     }
 }

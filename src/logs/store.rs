@@ -14,7 +14,7 @@ use super::{
 };
 use crate::sys::{
     clock,
-    folder::{Folder, lock},
+    folder::{Folder, lock, unlock},
 };
 use jiff::tz::TimeZone;
 use std::{
@@ -91,6 +91,11 @@ impl Store {
             None => self.place.history(&self.place.open()?, &BTreeSet::new())?.next(),
         };
         Ok(*self.next.insert(next))
+    }
+
+    /// The current file, if it is open.
+    pub(super) fn opened(&self) -> Option<&Open> {
+        self.open.as_ref()
     }
 
     /// Other limits, from the next write on, and another place.
@@ -296,6 +301,13 @@ impl Open {
             return there.is_ok_and(|there| there.id == self.id);
         }
         facts.nlink() > 0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Whoever brings it to the disk may hold it for another second, in which it may be opened again.
+        let _ = unlock(&self.file);
     }
 }
 

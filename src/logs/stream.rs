@@ -13,7 +13,6 @@ use super::{
     marks::Marks,
     pour::File,
     rotate::Limits,
-    scratch::{self, GLANCE, Look, Scratch},
     stage::Stage,
     store::Store,
     vault::Vault,
@@ -29,8 +28,6 @@ use std::{
     sync::{Arc, MutexGuard},
 };
 
-/// Bytes that one stream may move before others have their turn.
-const TURN: usize = 1 << 20;
 /// Rotations in one turn, about.
 const STEPS: u64 = 64;
 /// Bounds of the delay between batches, in microseconds: many services of a moderate rate cost little where each
@@ -91,6 +88,8 @@ pub(super) struct Tools<'a> {
     pub(super) stage: &'a mut Option<Stage>,
     /// Says that something was done.
     pub(super) step: &'a dyn Fn(),
+    /// Bytes to move in this turn; see [`super::fair`].
+    pub(super) most: usize,
 }
 
 /// See the head of this file.
@@ -135,6 +134,34 @@ impl Stream {
 
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_ref().map(|t| &*t.message)
+    }
+
+    /// Tells whoever forwards it what a turn has brought; whether that is anything.
+    pub(super) fn tell(&mut self, turn: &Turn) -> bool {
+        if self.spec.forward.is_empty() {
+            return false;
+        }
+        let told = &self.feed.told;
+        told.moved(turn.bytes);
+        let ended = self.spec.format == LogFormat::Raw && !turn.retired.is_empty();
+        let end = self.store.opened().filter(|open| ended && !open.ends_line()).map(|open| open.size);
+        if let (Some(end), Ok(sequence)) = (end, self.store.sequence()) {
+            told.cut((sequence, end));
+        }
+        turn.bytes > 0 || !turn.retired.is_empty()
+    }
+
+    /// What is about to be written may have to be forwarded.
+    fn announce(&mut self) {
+        if self.spec.forward.is_empty() || self.feed.told.begun() {
+            return;
+        }
+        // What fails here fails when it is written too.
+        if let Ok(offset) = self.store.ready().map(|open| open.size)
+            && let Ok(sequence) = self.store.sequence()
+        {
+            self.feed.told.begin(Some((sequence, offset)));
+        }
     }
 
     /// Moves what is due. Bounded work; never waits for a pipe.
@@ -211,6 +238,9 @@ impl Stream {
     /// Takes over what was changed from outside.
     fn follow(&mut self, intake: &Intake) {
         if intake.spec != self.spec {
+            if self.spec.dir != intake.spec.dir {
+                self.feed.told.begin(None);
+            }
             self.spec = intake.spec.clone();
             self.store.update(self.feed.place(&self.spec), Limits::from(&self.spec));
             self.marks.close();
@@ -246,9 +276,10 @@ impl Stream {
             let staged = if sound { intake.staged.pop_front() } else { None };
             drop(intake);
             (tools.step)();
+            self.announce();
             match staged {
                 Some(stage) => {
-                    let stage = self.pour(stage, feed, tools, turn)?;
+                    let stage = self.pour((stage, false), feed, tools, turn)?;
                     tools.vault.give_back(stage);
                 }
                 None if !sound => self.file(turn).repair(tools.vault, record)?,
@@ -262,7 +293,7 @@ impl Stream {
     }
 
     fn file<'a>(&'a mut self, turn: &'a mut Turn) -> File<'a> {
-        let form = form(&self.spec, self.feed.which);
+        let form = Form::of(&self.spec, self.feed.which);
         File { store: &mut self.store, form, rotated: &mut turn.rotated }
     }
 
@@ -276,20 +307,22 @@ impl Stream {
         tools: &mut Tools<'_>,
         turn: &mut Turn,
     ) -> io::Result<Option<usize>> {
-        let batch = usize::try_from(self.spec.max_size.saturating_mul(STEPS)).unwrap_or(TURN).min(TURN);
+        let batch =
+            usize::try_from(self.spec.max_size.saturating_mul(STEPS)).unwrap_or(tools.most).min(tools.most);
         let mut taken = 0;
-        while taken < fill.min(TURN) {
+        while taken < fill.min(tools.most) {
             (tools.step)();
             // Before anything is taken: what cannot be written is better off in the service's pipe.
             self.store.ready()?;
+            self.announce();
             self.marks.writing(&mut self.store);
             let intake = self.settle(feed, feed.intake(), record, tools, turn)?;
             let Some(source) = intake.queue.front() else { return Ok(Some(0)) };
-            let most = match self.spec.format {
-                LogFormat::Raw => batch.min(fill - taken),
+            let (most, begun) = match self.spec.format {
+                LogFormat::Raw => (batch.min(fill - taken), false),
                 LogFormat::Timestamp | LogFormat::Json => {
-                    let form = form(&self.spec, feed.which);
-                    match lines(source, &form, &mut tools.dropper.scratch)? {
+                    let form = Form::of(&self.spec, feed.which);
+                    match source.lines(&form, &mut tools.dropper.scratch)? {
                         Some(most) => most,
                         None => {
                             self.partial = source.fill()?;
@@ -305,7 +338,7 @@ impl Stream {
             stage.label(&tools.vault.ledger).give(record);
             let got = stage.take_from(source.pipe.as_fd(), most);
             drop(intake);
-            *tools.stage = Some(self.pour(stage, feed, tools, turn)?);
+            *tools.stage = Some(self.pour((stage, begun), feed, tools, turn)?);
             match got? {
                 0 => return Ok(Some(0)),
                 n => taken += n,
@@ -317,19 +350,21 @@ impl Stream {
     /// Writes what is in the stage and gives it back empty. What cannot be written waits with the feed.
     fn pour(
         &mut self,
-        stage: Stage,
+        (mut stage, begun): (Stage, bool),
         feed: &Feed,
         tools: &mut Tools<'_>,
         turn: &mut Turn,
     ) -> io::Result<Stage> {
         let mut moved = 0;
         let mut file = self.file(turn);
-        let done = file.pour(&stage, tools.vault, &mut tools.dropper.scratch, tools.step, &mut moved);
+        let done =
+            file.pour((&stage, begun), tools.vault, &mut tools.dropper.scratch, tools.step, &mut moved);
         feed.account.counters.moved(moved);
         turn.bytes += moved;
         match done {
             Ok(()) => Ok(stage),
             Err(e) => {
+                stage.shrink();
                 feed.intake().staged.push_front(stage);
                 Err(e)
             }
@@ -339,6 +374,8 @@ impl Stream {
     fn fail(&mut self, error: &io::Error) -> Next {
         let now = clock::monotonic_us();
         let path = self.store.path();
+        // Whoever repairs a file system has to be able to unmount it.
+        self.close();
         let full = match self.spec.on_full {
             OnFull::Drop => "output waits in the pipe, and is dropped and counted when that is full",
             OnFull::Block => "output waits in the pipe, and the service waits when that is full",
@@ -360,25 +397,4 @@ impl Stream {
         trouble.fill = shed.fill;
         Ok(Next::At(trouble.retry.min(now + trouble.look)))
     }
-}
-
-/// How many bytes of a pipe are whole lines, or lines that are too long to wait for their end; `None`: none.
-fn lines(source: &Source, form: &Form<'_>, scratch: &mut Scratch) -> io::Result<Option<usize>> {
-    let pipe = source.pipe.as_fd();
-    let whole = source.finishing.is_some() || pipe::ended(pipe);
-    let fill = source.fill()?;
-    let Look::Bytes(seen) = scratch.look_at(pipe, GLANCE.max(form.max_line + 1))? else { return Ok(Some(0)) };
-    if let Some(at) = seen.iter().rposition(|b| *b == b'\n') {
-        return Ok(Some(at + 1));
-    }
-    let long = seen.len() > form.max_line;
-    // A pipe that can hold no more of it, or a look that shows no more of it, is as good as its end.
-    let stuffed = fill >= source.capacity / 2 || seen.len() < fill;
-    Ok((long || whole || stuffed).then_some(if long { form.max_line } else { seen.len() }))
-}
-
-fn form(spec: &LogSpec, which: usize) -> Form<'static> {
-    let stream = if which == 0 { "stdout" } else { "stderr" };
-    let max_line = usize::try_from(spec.max_line).unwrap_or(scratch::LOOK).clamp(1, scratch::LOOK - 1);
-    Form { format: spec.format, stream, max_line }
 }

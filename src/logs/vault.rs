@@ -211,9 +211,9 @@ impl Vault {
     }
 
     /// Takes a stage back, which is empty.
-    pub(super) fn give_back(&self, stage: Stage) {
+    pub(super) fn give_back(&self, mut stage: Stage) {
         let mut state = self.state();
-        if state.idle.len() < IDLE {
+        if state.idle.len() < IDLE && (stage.capacity >= LARGE || stage.resize(LARGE)) {
             return state.idle.push(stage);
         }
         // If it cannot be asked, it goes on to keep an empty pipe, which this number then replaces.

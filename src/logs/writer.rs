@@ -5,6 +5,7 @@ use super::{
     Housekeeper,
     calendar::{CALENDAR, Calendar},
     engine::Report,
+    fair::share,
     feed::{Note, Post},
     intake::Dropper,
     register::Register,
@@ -41,6 +42,8 @@ pub(super) struct Writer {
     streams: HashMap<u64, Stream>,
     /// (when, token)
     due: BTreeSet<(u64, u64)>,
+    /// Bytes for one turn.
+    most: usize,
 }
 
 impl Writer {
@@ -50,9 +53,20 @@ impl Writer {
         poller: Poller,
         housekeeper: Housekeeper,
     ) -> io::Result<Writer> {
-        let (dropper, calendar) = (Dropper::new()?, Calendar::new()?);
+        let (dropper, calendar) = (Dropper::new(&register.vault)?, Calendar::new()?);
         let (streams, due) = (HashMap::new(), BTreeSet::new());
-        Ok(Writer { register, post, poller, dropper, stage: None, housekeeper, calendar, streams, due })
+        Ok(Writer {
+            register,
+            post,
+            poller,
+            dropper,
+            stage: None,
+            housekeeper,
+            calendar,
+            streams,
+            due,
+            most: share(1),
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -68,6 +82,7 @@ impl Writer {
             self.post.begin();
             self.register.alarm.working();
             let before = std::mem::replace(&mut woken, clock::monotonic_us());
+            self.most = share(ready.len() + self.due.range(..=(woken, u64::MAX)).count());
             let stop = self.obey();
             for &token in &ready {
                 match token {
@@ -113,6 +128,7 @@ impl Writer {
             self.due.remove(&(at, token));
         }
         let Some(feed) = self.post.remove(token) else { return };
+        self.post.desk.get().iter().for_each(|desk| desk.forget(&feed));
         let mut intake = feed.intake();
         let (queue, staged) = (std::mem::take(&mut intake.queue), std::mem::take(&mut intake.staged));
         let record = intake.record.take();
@@ -146,12 +162,18 @@ impl Writer {
             dropper: &mut self.dropper,
             stage: &mut self.stage,
             step: &|| self.post.step(),
+            most: self.most,
         };
         let turn = stream.turn(why, &mut tools);
         let moved = turn.bytes > 0 || !turn.retired.is_empty();
         let (feed, account) = (stream.feed.clone(), &stream.feed.account);
         if (turn.bytes > 0 || !turn.rotated.is_empty()) && account.changed.receiver_count() > 0 {
             account.changed.send_modify(|n| *n = n.wrapping_add(1));
+        }
+        if let Some(desk) = self.post.desk.get()
+            && stream.tell(&turn)
+        {
+            desk.tell(&feed);
         }
         for file in turn.rotated {
             self.register.report(Report::Rotated { service: feed.service.clone(), file });

@@ -7,13 +7,15 @@ use super::{
 };
 use crate::plan::{Exit, ExitMatch, Millis, Restart, ServiceSpec};
 
+const SIGKILL: i32 = 9;
+
 fn matches(exit: Exit, list: &[ExitMatch]) -> bool {
     list.iter().any(|m| match (*m, exit) {
         (ExitMatch::Code(a), Exit::Code(b)) => a == b,
         (ExitMatch::Signal(a), Exit::Signal { signal, .. }) => a == signal,
-        (ExitMatch::Code(_) | ExitMatch::Signal(_), Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown) => {
-            false
-        }
+        (ExitMatch::Signal(a), Exit::Oom) => a == SIGKILL,
+        (ExitMatch::Code(_), Exit::Signal { .. } | Exit::Oom | Exit::Unknown)
+        | (ExitMatch::Signal(_), Exit::Code(_) | Exit::Unknown) => false,
     })
 }
 

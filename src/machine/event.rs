@@ -58,6 +58,21 @@ pub enum Fact {
     Emptied { run: RunId },
     /// A stop or reload command of the run ended; `why` is empty on success and a sentence otherwise.
     JobEnded { run: RunId, job: Job, why: String },
+    /// What a run uses, as it was asked for by `Effect::Measure`.
+    Measured { run: RunId, reading: Reading },
+    /// The run is held to other resources; `why` is empty on success and a sentence otherwise.
+    Adjusted { run: RunId, why: String },
+}
+
+/// What a run uses; what could not be found out is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// When it was taken.
+    pub at: Time,
+    /// Bytes that all of it uses now.
+    pub memory: Option<u64>,
+    /// Microseconds of CPU that all of it has used so far.
+    pub cpu_us: Option<u64>,
 }
 
 /// What an operator, a client or the daemon's own start wants.
@@ -98,6 +113,13 @@ pub enum Effect {
     SignalTree { run: RunId, signal: i32 },
     /// SIGKILL every process of the run, again and again until none is left.
     KillTree { run: RunId },
+    /// Find out what a live run uses; `memory`: that too, it may take longer. Answered by `Fact::Measured`.
+    Measure { run: RunId, memory: bool },
+    /// Answer with `Fact::Measured`, once, as soon as the run's events of memory.high tell that it may use more memory
+    /// than `above` bytes.
+    Listen { run: RunId, above: u64 },
+    /// Hold a live run to the resources that its service has in this plan.
+    Adjust { service: ServiceId, run: RunId, generation: Generation },
     /// The run is over and accounted for: drain its output, then the keeper may forget it.
     Release { run: RunId },
     /// The answer to a wish; exactly one per ticket that was not forgotten.
@@ -146,6 +168,10 @@ pub enum NoticeKind {
     State,
     /// A run ended.
     Exit,
+    /// Memory ran out, and the kernel killed a run for it; comes after its `Exit`.
+    Oom,
+    /// A service used more than its watch allows.
+    Watch,
     /// A run could not be launched.
     LaunchFailed,
     /// The breaker opened: a crash loop.

@@ -7,7 +7,7 @@ use super::{
     service::{After, Asked, Because, Phase, State},
     words,
 };
-use crate::plan::{Exit, Job, Millis, RunId};
+use crate::plan::{Exit, Job, Millis, RunId, unit::size_text};
 
 impl Machine {
     pub(super) fn hear(&mut self, fact: Fact) {
@@ -16,6 +16,8 @@ impl Machine {
             Fact::LaunchFailed { run, why, transient } => self.launch_failed(run, &why, transient),
             Fact::Exited { run, exit, leftovers, at } => self.exited(run, exit, leftovers, at),
             Fact::Emptied { run } => self.emptied(run),
+            Fact::Measured { run, reading } => self.measured(run, reading),
+            Fact::Adjusted { run, why } => self.adjusted(run, why),
             Fact::JobEnded { run, job: Job::Stop, why } => self.stop_command_ended(run, &why),
             Fact::JobEnded { run, job: Job::Reload, why } => self.reload_command_ended(run, &why),
         }
@@ -119,6 +121,23 @@ impl Machine {
         }
     }
 
+    fn adjusted(&mut self, run: RunId, why: String) {
+        let Some(&id) = self.runs.get(&run) else { return };
+        let Some(live) = self.at_mut(id).rec.state.live_mut() else { return };
+        let refused = (!why.is_empty()).then_some(why);
+        if live.refused == refused {
+            // A lower memory.high tells nothing of what was used before.
+            return self.watch_anew(id);
+        }
+        live.refused.clone_from(&refused);
+        self.touch(id);
+        self.watch_anew(id);
+        if let Some(why) = refused {
+            let message = format!("{} runs on with the resources that it had: {why}", self.at(id).name);
+            self.notice(id, NoticeKind::State, message, Some(run));
+        }
+    }
+
     fn planned(&mut self, id: ServiceId) -> After {
         let because = self.why_held(id);
         self.at_mut(id).rec.because = because;
@@ -151,6 +170,19 @@ impl Machine {
         let message = format!("{} {}", svc.name, words::ended(last.exit));
         self.touch(id);
         self.notice(id, NoticeKind::Exit, message, Some(last.run));
+        if last.exit == Exit::Oom {
+            let svc = self.at(id);
+            let limit = svc.rec.state.live().and_then(|live| live.resources.memory_max);
+            let message = match limit {
+                Some(bytes) => {
+                    format!("{} ran out of memory: its memory-max is {}", svc.name, size_text(bytes))
+                }
+                None => {
+                    format!("{} was killed because the host, or a part of it, ran out of memory", svc.name)
+                }
+            };
+            self.notice(id, NoticeKind::Oom, message, Some(last.run));
+        }
     }
 
     fn stop_command_ended(&mut self, run: RunId, why: &str) {

@@ -3,7 +3,8 @@
 //! [`Machine::step`] takes what happened or is wanted and gives back what is to be done; between calls only
 //! [`Machine::next_deadline`] matters. What a service is and how it moves is told in `service.rs`. The rest:
 //! `facts` and `wishes` (the two kinds of news), `settle` (who may launch, who must stop), `stop` (how a run
-//! is ended), `ending` (what an end means), `shutdown`, `apply`, `save` (and restore), `view` and `words`.
+//! is ended), `ending` (what an end means), `shutdown`, `apply`, `watch` (who uses too much), `save` (and
+//! restore), `view` and `words`.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -25,11 +26,12 @@ mod state;
 mod stop;
 mod tickets;
 mod view;
+mod watch;
 mod window;
 mod wishes;
 mod words;
 
-pub use event::{Effect, Event, Fact, Notice, NoticeKind, Outcome, ServiceId, Ticket, Time, Wish};
+pub use event::{Effect, Event, Fact, Notice, NoticeKind, Outcome, Reading, ServiceId, Ticket, Time, Wish};
 pub use service::{Desired, LastExit, StateKind};
 pub use view::View;
 
@@ -56,6 +58,8 @@ pub struct Machine {
     /// Runs that were released in the last step.
     released: Vec<(RunId, ServiceId)>,
     deadlines: BTreeSet<(Time, ServiceId)>,
+    /// When the next reading of a watched service is due.
+    readings: BTreeSet<(Time, ServiceId)>,
     /// Automatic starts lately, host-wide.
     spent: window::Window,
     rng: rng::Rng,
@@ -103,6 +107,7 @@ impl Machine {
             runs: BTreeMap::new(),
             released: Vec::new(),
             deadlines: BTreeSet::new(),
+            readings: BTreeSet::new(),
             spent: window::Window::default(),
             rng: rng::Rng::new(seed),
             shutdown: None,
@@ -154,6 +159,7 @@ impl Machine {
         }
         if !self.replaying {
             self.fire_due();
+            self.read_due();
         }
         self.finish_step()
     }
@@ -162,7 +168,7 @@ impl Machine {
     pub fn next_deadline(&self) -> Option<Time> {
         let first = self.deadlines.first().map(|(t, _)| *t);
         let shutdown = self.shutdown.as_ref().and_then(shutdown::Shutdown::deadline);
-        [first, shutdown, self.budget_deadline()].into_iter().flatten().min()
+        [first, shutdown, self.budget_deadline(), self.reading_deadline()].into_iter().flatten().min()
     }
 
     /// Services whose visible or saved state changed since the last call; without those that were removed.
@@ -263,6 +269,7 @@ impl Machine {
     }
 
     fn sync_deadline(&mut self, id: ServiceId) {
+        self.sync_watch(id);
         let svc = &mut self.services[id.0 as usize];
         let due = svc.rec.state.deadline();
         if due == svc.deadline {

@@ -45,6 +45,8 @@ impl Live {
             generation,
             stop: spec.stop.clone(),
             reload: spec.reload.clone(),
+            resources: spec.resources,
+            refused: None,
             fingerprint: fingerprint(spec),
             pid: None,
             started: None,

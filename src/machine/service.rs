@@ -29,8 +29,8 @@
 
 pub use super::state::StateKind;
 pub(super) use super::state::{After, Live, Phase, State};
-use super::{Time, breaker::Breaker, event::Ticket, graph::Edges, window::Window};
-use crate::plan::{Exit, Millis, Name, RunId, ServiceSpec};
+use super::{Time, breaker::Breaker, event::Ticket, graph::Edges, watch::Gauge, window::Window};
+use crate::plan::{Exit, Meter, Millis, Name, RunId, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -72,6 +72,8 @@ pub(super) enum Bounce {
     Asked,
     /// Something it is bound to went away.
     Bound,
+    /// It used more of this than its watch allows.
+    Watched(Meter),
 }
 
 /// Why it is not up, or is being brought down.
@@ -91,6 +93,8 @@ pub(super) enum Because {
     Restart,
     /// Its new configuration needs a new process.
     Replaced,
+    /// It used too much: completes "it used ...".
+    Watched(String),
     /// What it needs goes down, or went away.
     Dependency(Name),
     /// Its last run ended by itself; see `last_exit`.
@@ -190,6 +194,8 @@ pub(super) struct Service {
     pub(super) replace: bool,
     /// The reload command of the live run is at work.
     pub(super) reloading: bool,
+    /// What its watch shows.
+    pub(super) gauge: Gauge,
     pub(super) edges: Edges,
     pub(super) face: Face,
     pub(super) hold: Hold,
@@ -224,6 +230,7 @@ impl Service {
             free: false,
             replace: false,
             reloading: false,
+            gauge: Gauge::default(),
             edges: Edges::default(),
             face: Face { held: true, up: false, coming: false, met: false, kind },
             hold: Hold::None,

@@ -132,15 +132,28 @@ impl Machine {
             State::Starting { .. } | State::Running { .. } if svc.face.held && self.free_to_stop(id) => {
                 self.begin_stop(id);
             }
+            State::Starting { .. } | State::Running { .. } => self.adjust(id),
             State::Stopped
-            | State::Starting { .. }
-            | State::Running { .. }
             | State::Stopping { .. }
             | State::Backoff { .. }
             | State::Exited
             | State::Failed { .. }
             | State::Stuck { .. } => {}
         }
+    }
+
+    /// A live run is held to what its service's resources have become.
+    fn adjust(&mut self, id: ServiceId) {
+        let (generation, wanted) = (self.generation, self.at(id).spec.resources);
+        let svc = self.at_mut(id);
+        let Some(live) = svc.rec.state.live_mut().filter(|live| live.resources != wanted) else {
+            return;
+        };
+        (live.resources, live.refused) = (wanted, None);
+        let run = live.run;
+        self.out.push(Effect::Adjust { service: id, run, generation });
+        self.touch(id);
+        self.sync_watch(id);
     }
 
     fn launch_if_may(&mut self, id: ServiceId, auto: bool) {

@@ -42,9 +42,12 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
             no_new_privileges: true,
             sandbox: Default::default(),
             scheduling: Default::default(),
+            provision: Default::default(),
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
+        resources: Default::default(),
+        watch: None,
         logs: LogSpec {
             dir: "/".into(),
             max_size: u64::MAX,
@@ -56,6 +59,7 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
             on_full: OnFull::Drop,
             format: LogFormat::Raw,
             max_line: 65_536,
+            forward: Vec::new(),
         },
     }
 }

@@ -1,7 +1,7 @@
 //! The states and what they hold; see `service.rs` for what they mean. Deadlines are in the states.
 
 use super::Time;
-use crate::plan::{Generation, Reload, RunId, StopSpec};
+use crate::plan::{Generation, Reload, Resources, RunId, StopSpec};
 use serde::{Deserialize, Serialize};
 
 /// The states by name, without what they hold.
@@ -57,6 +57,12 @@ pub(super) struct Live {
     pub(super) generation: Generation,
     pub(super) stop: StopSpec,
     pub(super) reload: Reload,
+    /// What it is held to, or is being held to.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub(super) resources: Resources,
+    /// What could not be done of that, while it ran; a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) refused: Option<String>,
     /// Of what a new process would be needed for; see `save::fingerprint`.
     pub(super) fingerprint: u64,
     /// Known once it was exec'ed.

@@ -119,7 +119,7 @@ impl Machine {
         self.answer(id, Asked::Down, &Outcome::Done(format!("{name} is stopped")));
         let message = format!("{name} ended before its reload command did");
         self.answer(id, Asked::Reloaded, &Outcome::Failed(message));
-        self.follow(id, after, bounce == Some(Bounce::Bound));
+        self.follow(id, after, matches!(bounce, Some(Bounce::Bound | Bounce::Watched(_))));
     }
 
     /// Of the live run.
@@ -143,6 +143,10 @@ impl Machine {
         let down = |to: &&ServiceId| self.at(**to).face.held || !self.at(**to).ready();
         match (svc.rec.bounce, svc.edges.bound.iter().find(down), svc.edges.needs.iter().find(down)) {
             (Some(Bounce::Bound), Some(to), _) => Because::Dependency(self.at(*to).name.clone()),
+            (Some(Bounce::Watched(meter)), _, _) => {
+                let excess = svc.spec.watch.map(|watch| watch.excess(meter));
+                Because::Watched(excess.unwrap_or_else(|| "more than its watch allowed".into()))
+            }
             (Some(Bounce::Asked | Bounce::Bound), _, _) => Because::Restart,
             (None, _, _) if svc.replace => Because::Replaced,
             (None, _, Some(to)) => Because::Dependency(self.at(*to).name.clone()),

@@ -82,7 +82,9 @@ impl Machine {
             State::Starting { .. } if svc.face.held => "to be stopped once its dependents are".into(),
             State::Starting { .. } => "its command is being launched".into(),
             State::Running { .. } if svc.face.held => "to be stopped once its dependents are".into(),
-            State::Running { .. } => String::new(),
+            State::Running { live, .. } => {
+                live.refused.clone().or_else(|| svc.gauge.told()).unwrap_or_default()
+            }
             State::Stopping { live, phase, .. } => {
                 format!("{}; {}", self.because(svc), stage(live, *phase))
             }
@@ -109,6 +111,7 @@ impl Machine {
             Because::Shutdown => "stopped because keepd is shutting down".into(),
             Because::Removed => "removed from the configuration".into(),
             Because::Restart => "restarted by an operator".into(),
+            Because::Watched(excess) => format!("restarted because it used {excess}"),
             Because::Replaced => "replaced, since its configuration changed".into(),
             Because::Dependency(name) => format!("stopped along with {name}, which it needs"),
             Because::Exit => match svc.rec.last_exit {

@@ -9,6 +9,7 @@ pub(super) fn ended(exit: Exit) -> String {
         Exit::Code(code) => format!("exited with status {code}"),
         Exit::Signal { signal, core: true } => format!("was killed by {} (core dumped)", signal_name(signal)),
         Exit::Signal { signal, core: false } => format!("was killed by {}", signal_name(signal)),
+        Exit::Oom => "was killed by the kernel: out of memory".into(),
         Exit::Unknown => "ended, and its exit status is not known".into(),
     }
 }

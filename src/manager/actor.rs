@@ -4,6 +4,7 @@
 use super::{
     handover::{HandOver, RunPipes},
     link::{Link, Packet},
+    listen::Listener,
     pending::Pending,
     plans::Plans,
     publish::{Publisher, last_exit},
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     keeper::protocol::{Kept, News, NoteLevel, Request, Up},
     logs::{self, Report},
-    machine::{Effect, Event, Fact, Machine, ServiceId, Time, Wish},
+    machine::{Effect, Event, Fact, Machine, Reading, ServiceId, Time, Wish},
     plan::{Exit, Generation, Name, RunId},
     sys,
 };
@@ -42,6 +43,9 @@ pub(super) struct Actor {
     pub(super) exiting: Option<Vec<Name>>,
     /// What the keeper is to be told at the end of this turn; see [`Link::send`].
     outbox: Vec<Vec<Request>>,
+    pub(super) listener: Listener,
+    /// What watched runs use, as read while effects were performed.
+    pub(super) readings: Vec<Fact>,
     /// Services whose view is older than their state.
     stale: BTreeSet<ServiceId>,
     /// Something changed since the last snapshot.
@@ -73,6 +77,8 @@ impl Actor {
             runs: HashMap::new(),
             exiting: None,
             outbox: Vec::new(),
+            listener: Listener::default(),
+            readings: Vec::new(),
             stale,
             dirty: true,
             status_line: String::new(),
@@ -151,6 +157,11 @@ impl Actor {
                 self.fact(run, Fact::Emptied { run });
                 self.release_stray(run);
             }
+            News::Measured { run, at_ms, memory, cpu_us } => {
+                let reading = Reading { at: Time(at_ms), memory, cpu_us };
+                self.fact(run, Fact::Measured { run, reading });
+            }
+            News::Adjusted { run, why } => self.fact(run, Fact::Adjusted { run, why }),
             News::JobEnded { run, job, why } => self.fact(run, Fact::JobEnded { run, job, why }),
             News::Loaded { generation } => self.loaded(generation, fds),
             News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
@@ -201,7 +212,7 @@ impl Actor {
                 self.publisher.event("log", Some(&service), message, None, None);
             }
             Report::Trouble { service, message: None } => {
-                let message = "its log is being written again".to_string();
+                let message = "the trouble with its log is over".to_string();
                 tracing::info!("{service}: {message}");
                 self.publisher.event("log", Some(&service), message, None, None);
             }
@@ -213,6 +224,7 @@ impl Actor {
 
     fn forget_run(&mut self, run: RunId) {
         let Some(gone) = self.runs.remove(&run) else { return };
+        self.listener.remove(run);
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
         if !in_use && self.plans.drop_unused(gone.generation) {
@@ -248,6 +260,10 @@ impl Actor {
             groups.entry(service).or_default().push(request);
         }
         self.outbox.extend(groups.into_values());
+        if !self.readings.is_empty() {
+            let facts = std::mem::take(&mut self.readings);
+            self.step_all(facts.into_iter().map(Event::Fact));
+        }
     }
 
     fn perform_one(&mut self, effect: Effect, groups: &mut BTreeMap<Name, Vec<Request>>) {
@@ -264,6 +280,17 @@ impl Actor {
                 self.runs.insert(run, live);
                 let request = Request::Launch { run, service: name.clone(), generation, entry };
                 groups.entry(name).or_default().push(request);
+            }
+            Effect::Listen { run, above } => self.listen(run, above),
+            Effect::Measure { run, memory } => self.measure(run, memory),
+            Effect::Adjust { service, run, generation } => {
+                let name = self.machine.view(service).spec.name.clone();
+                match self.plans.entry(generation, &name) {
+                    Some(entry) => self.to_run(groups, run, Request::Adjust { run, generation, entry }),
+                    None => {
+                        tracing::error!("{name}: plan {} has no such service; not adjusted", generation.0)
+                    }
+                }
             }
             Effect::RunJob { run, job } => self.to_run(groups, run, Request::RunJob { run, job }),
             Effect::Signal { run, signal } => self.to_run(groups, run, Request::Signal { run, signal }),

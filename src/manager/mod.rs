@@ -8,7 +8,9 @@ pub mod events;
 pub mod handle;
 mod handover;
 mod link;
+mod listen;
 mod logstream;
+mod measure;
 mod pending;
 mod plans;
 mod publish;
@@ -186,6 +188,10 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
                     let Ok(report) = inputs.logs.try_recv() else { break };
                     actor.report(report);
                 }
+            }
+            heard = actor.listener.heard() => {
+                heard?;
+                actor.heard();
             }
             Some(ask) = inputs.api.recv() => ask_actor(&mut actor, ask),
             fired = inputs.timer.readable() => {

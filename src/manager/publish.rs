@@ -9,7 +9,7 @@ use crate::{
     keeper::protocol::Hello,
     logs,
     machine::{Machine, Notice, NoticeKind, ServiceId, Time},
-    plan::{Exit, Name, Plan, ServiceSpec, Stderr, Stdout, signal::signal_name},
+    plan::{Exit, Name, Plan, Resources, RunId, ServiceSpec, Stderr, Stdout, signal::signal_name},
     sys, wire,
 };
 use std::{path::PathBuf, sync::Arc};
@@ -36,6 +36,11 @@ impl Publisher {
         self.hello.status_wanted
     }
 
+    /// The folder of a run's cgroup, where there are any.
+    pub(super) fn cgroup(&self, service: &Name, run: RunId) -> Option<PathBuf> {
+        self.hello.cgroup.as_ref().map(|base| PathBuf::from(base).join(format!("{service}.{run}")))
+    }
+
     /// Renews the view of a service.
     pub(super) fn update(&mut self, machine: &Machine, id: ServiceId, logs: &logs::Engine) {
         let v = machine.view(id);
@@ -43,9 +48,7 @@ impl Publisher {
         let before = self.views.find(spec.name.as_str());
         let same = before.filter(|view| view.spec.as_ref().is_some_and(|s| Arc::ptr_eq(s, spec)));
         let captured = spec.launch.stdout == Stdout::Capture || spec.launch.stderr == Stderr::Separate;
-        let cgroup = v.run.and_then(|run| {
-            self.hello.cgroup.as_ref().map(|base| PathBuf::from(base).join(format!("{}.{run}", spec.name)))
-        });
+        let cgroup = v.run.and_then(|run| self.cgroup(&spec.name, run));
         let view = View {
             base: same.map_or_else(|| Arc::new(base(spec, captured)), |view| view.base.clone()),
             spec: Some(spec.clone()),
@@ -104,7 +107,7 @@ impl Publisher {
         // The message names its service.
         match n.kind {
             NoticeKind::Failed | NoticeKind::Stuck => tracing::error!("{}", n.message),
-            NoticeKind::LaunchFailed => tracing::warn!("{}", n.message),
+            NoticeKind::LaunchFailed | NoticeKind::Oom | NoticeKind::Watch => tracing::warn!("{}", n.message),
             NoticeKind::Exit
             | NoticeKind::State
             | NoticeKind::Recovered
@@ -137,6 +140,7 @@ pub(super) fn last_exit(exit: Exit, at: Time, run_id: u64, ran_ms: u64) -> wire:
     match exit {
         Exit::Code(code) => e.code = Some(code),
         Exit::Signal { signal, core } => (e.signal, e.core) = (Some(signal_name(signal)), core),
+        Exit::Oom => (e.signal, e.oom) = (Some(signal_name(sys::signal::SIGKILL)), true),
         Exit::Unknown => e.unknown = true,
     }
     e
@@ -156,10 +160,22 @@ fn base(spec: &ServiceSpec, captured: bool) -> wire::Service {
             ..Default::default()
         },
         identity: identity(spec),
+        resources: (!spec.resources.is_empty()).then(|| resources(&spec.resources)),
         requires: names(spec.requires.iter().chain(&spec.binds_to)),
         wants: names(&spec.wants),
         after: names(&spec.after),
         ..Default::default()
+    }
+}
+
+fn resources(r: &Resources) -> wire::Resources {
+    wire::Resources {
+        memory_max_bytes: r.memory_max,
+        memory_high_bytes: r.memory_high,
+        cpu_max_percent: r.cpu_max,
+        cpu_weight: r.cpu_weight,
+        pids_max: r.pids_max,
+        io_weight: r.io_weight,
     }
 }
 

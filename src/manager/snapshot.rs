@@ -81,6 +81,7 @@ impl View {
                 &mut s.log.bytes_dropped,
                 &mut s.log.lines_dropped,
             );
+            (s.log.forwarded, s.log.forward_dropped) = c.forwards();
             s.log.trouble = c.trouble();
         }
         s

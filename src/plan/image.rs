@@ -5,7 +5,7 @@
 //! launches, and the keeper, which is to decode no service, no more of one than its marks.
 //! No file is touched here.
 
-use super::{DaemonSpec, LaunchSpec, Name, Plan, ServiceSpec};
+use super::{DaemonSpec, LaunchSpec, Name, Plan, Resources, ServiceSpec};
 use serde::de::DeserializeOwned;
 
 const MAGIC: &[u8; 8] = b"keepplan";
@@ -55,6 +55,14 @@ pub fn encode(plan: &Plan) -> Result<Vec<u8>, ImageError> {
     Ok(out)
 }
 
+/// What a service is launched with.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Launched {
+    pub name: Name,
+    pub launch: LaunchSpec,
+    pub resources: Resources,
+}
+
 /// A view of an encoded plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Image<'a> {
@@ -97,14 +105,9 @@ impl<'a> Image<'a> {
     }
 
     /// What it is to be launched with, and nothing else of it.
-    pub fn launch(&self, index: u32) -> Result<(Name, LaunchSpec), ImageError> {
-        #[derive(serde::Deserialize)]
-        struct Part {
-            name: Name,
-            launch: LaunchSpec,
-        }
+    pub fn launch(&self, index: u32) -> Result<Launched, ImageError> {
         self.check(index)?;
-        self.part(index as usize + 2).map(|Part { name, launch }| (name, launch))
+        self.part(index as usize + 2)
     }
 
     fn check(&self, index: u32) -> Result<(), ImageError> {

@@ -12,6 +12,8 @@ pub mod image;
 pub mod logs;
 pub mod name;
 pub mod order;
+pub mod provision;
+pub mod resources;
 pub mod run;
 pub mod sandbox;
 pub mod service;
@@ -22,11 +24,13 @@ pub use capability::Capabilities;
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
 pub use logs::{HostLogs, Rotate, Share};
 pub use name::Name;
+pub use provision::{Credentials, Place, Provision, Verify};
+pub use resources::{Meter, Resources, Setting, Watch, WatchAction};
 pub use run::{Exit, Job, RunId};
 pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
-    OnFull, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    OnFull, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 pub use unit::Millis;
 

@@ -38,6 +38,8 @@ pub enum Exit {
         /// Whether it dumped core.
         core: bool,
     },
+    /// Killed by the kernel (SIGKILL) because memory ran out.
+    Oom,
     /// Nobody who could be asked was its parent.
     Unknown,
 }

@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name, Rotate, Sandbox, Scheduling, Syscalls};
+use super::{Millis, Name, Provision, Resources, Rotate, Sandbox, Scheduling, Syscalls, Watch};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -39,6 +39,12 @@ pub struct ServiceSpec {
     pub reload: Reload,
     /// What the keeper's child does to become this service.
     pub launch: LaunchSpec,
+    /// What its control group holds it to; changes hold for a live run too.
+    #[serde(default)]
+    pub resources: Resources,
+    /// When what it uses is too much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
     /// What becomes of its output.
     pub logs: LogSpec,
 }
@@ -133,6 +139,9 @@ pub struct LaunchSpec {
     pub sandbox: Sandbox,
     /// Its share of the scheduler.
     pub scheduling: Scheduling,
+    /// What is made ready for it, and what is checked.
+    #[serde(default, skip_serializing_if = "Provision::is_nothing")]
+    pub provision: Provision,
     /// Where stdout goes.
     pub stdout: Stdout,
     /// Where stderr goes.
@@ -223,6 +232,29 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whom lines are forwarded to: a word of `logs.forward`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Receiver {
+    /// systemd-journald, by its own protocol.
+    Journal,
+    /// Whoever listens at `/dev/log`.
+    Syslog,
+}
+
+impl Receiver {
+    /// All there are.
+    pub const ALL: [Receiver; 2] = [Receiver::Journal, Receiver::Syslog];
+
+    /// As it stands in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Receiver::Journal => "journal",
+            Receiver::Syslog => "syslog",
+        }
+    }
+}
+
 /// How captured output is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpec {
@@ -246,4 +278,6 @@ pub struct LogSpec {
     pub max_line: u64,
     /// Rotated files are compressed with gzip.
     pub compress: bool,
+    /// Where lines go beside the file.
+    pub forward: Vec<Receiver>,
 }

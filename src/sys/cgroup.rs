@@ -47,10 +47,17 @@ fn unescape(s: &str) -> String {
 
 /// Whether a cgroup has live processes, its descendants included. ENOENT: it is gone.
 pub fn populated(base: BorrowedFd<'_>, name: &str) -> Result<bool> {
-    let mut buf = [0u8; 256];
-    let file = fd::open_at(base, &format!("{name}/cgroup.events"), false)?;
+    Ok(counter(base, name, "cgroup.events", "populated")? == Some(1))
+}
+
+/// A number out of a file of `KEY NUMBER` lines, such as `memory.events`. ENOENT: the cgroup or the file is not there.
+pub fn counter(base: BorrowedFd<'_>, name: &str, file: &str, key: &str) -> Result<Option<u64>> {
+    let mut buf = [0u8; 512];
+    let file = fd::open_at(base, &format!("{name}/{file}"), false)?;
     let n = fd::read(file.as_fd(), &mut buf)?;
-    Ok(String::from_utf8_lossy(&buf[..n]).lines().any(|l| l == "populated 1"))
+    let text = String::from_utf8_lossy(&buf[..n]);
+    let mut pairs = text.lines().filter_map(|l| l.split_once(' '));
+    Ok(pairs.find(|(k, _)| *k == key).and_then(|(_, number)| number.parse().ok()))
 }
 
 /// Writes to a file of a cgroup.

@@ -132,6 +132,34 @@ pub fn kind(fd: BorrowedFd<'_>) -> Result<Kind> {
     })
 }
 
+/// Which file is behind a descriptor, and which state of it: whatever is written to it changes this, as far as its
+/// file system's clock can tell two instants apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    file: (u64, u64),
+    size: u64,
+    modified_ns: (i64, i64),
+    changed_ns: (i64, i64),
+}
+
+impl Version {
+    /// Looks.
+    pub fn of(fd: BorrowedFd<'_>) -> Result<Version> {
+        let st = fstat(fd)?;
+        Ok(Version {
+            file: (st.st_dev, st.st_ino),
+            size: u64::try_from(st.st_size).unwrap_or(0),
+            modified_ns: (st.st_mtime, st.st_mtime_nsec),
+            changed_ns: (st.st_ctime, st.st_ctime_nsec),
+        })
+    }
+
+    /// Milliseconds since 1970 of its last change of any kind.
+    pub fn changed_ms(&self) -> u64 {
+        u64::try_from(self.changed_ns.0).unwrap_or(0).saturating_mul(1000)
+    }
+}
+
 /// Reads once, again where a signal interrupts. 0: end of file.
 pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
     loop {

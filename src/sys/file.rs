@@ -17,6 +17,14 @@ pub fn make_dir_at(dir: BorrowedFd<'_>, name: &str) -> Result<()> {
     mkdirat(dir, name, Mode::from_bits_truncate(0o755))
 }
 
+/// Creates a folder, 0755, if there is nothing of that name.
+pub fn make_dir(path: &Path) -> Result<()> {
+    match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
+        Err(Errno::EEXIST) => Ok(()),
+        done => done,
+    }
+}
+
 /// Removes an empty folder below one that we hold.
 pub fn remove_dir_at(dir: BorrowedFd<'_>, name: &str) -> Result<()> {
     unlinkat(dir, name, UnlinkatFlags::RemoveDir)

@@ -168,10 +168,19 @@ pub fn sync_file_system(file: &File) -> io::Result<()> {
     Ok(nix::unistd::syncfs(file)?)
 }
 
-/// Takes the only write lock of a file for as long as it is open; EWOULDBLOCK if another has it.
+/// Takes the only write lock of a file until it is unlocked or closed; EWOULDBLOCK if another has it.
 pub fn lock(file: &File) -> io::Result<()> {
+    flock(file, libc::LOCK_EX | libc::LOCK_NB)
+}
+
+/// Gives a write lock back, also where others go on to hold the file open.
+pub fn unlock(file: &File) -> io::Result<()> {
+    flock(file, libc::LOCK_UN)
+}
+
+fn flock(file: &File, how: i32) -> io::Result<()> {
     // SAFETY: no pointers; the descriptor is borrowed for the call.
-    match unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+    match unsafe { libc::flock(file.as_fd().as_raw_fd(), how) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

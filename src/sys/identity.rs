@@ -50,6 +50,12 @@ pub fn file_ids() -> (u32, u32) {
     (ids.0.cast_unsigned(), ids.1.cast_unsigned())
 }
 
+/// Sets the user and group id that files are reached with; whether it was done, [`file_ids`] tells.
+pub fn set_file_ids(uid: u32, gid: u32) {
+    // SAFETY: these calls take a number. The group first: it takes a right that may go with the user.
+    unsafe { (libc::setfsgid(gid), libc::setfsuid(uid)) };
+}
+
 /// Opens a session keyring of our own, so that we possess no key of who started us. A kernel without keyrings
 /// (ENOSYS) has no keys to keep from us, and where a filter hides them (EPERM, EACCES) nobody reaches any.
 pub fn new_keyring() -> Result<()> {

@@ -2,15 +2,18 @@
 //! services; every function here is a thin, safe wrapper whose SAFETY comment says why it is sound.
 
 pub mod background;
+pub mod below;
 pub mod birth;
 pub mod caps;
 pub mod cgroup;
 pub mod clock;
+pub mod detached;
 pub mod fd;
 pub mod file;
 pub mod folder;
 pub mod identity;
 pub mod landlock;
+pub mod lease;
 pub mod limits;
 pub mod memory;
 pub mod mounts;
@@ -34,6 +37,7 @@ pub mod signal;
 pub mod syscalls;
 pub mod terminal;
 pub mod timer;
+pub mod trusted;
 pub mod watch;
 
 pub use nix::errno::Errno;

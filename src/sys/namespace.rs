@@ -28,6 +28,25 @@ pub fn open(mounts: bool, network: bool) -> Result<()> {
     Ok(())
 }
 
+/// The network namespace that we are in.
+pub fn own_network() -> Result<OwnedFd> {
+    use nix::fcntl::{OFlag, open};
+    open("/proc/self/ns/net", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// A network namespace that nobody is in yet, its loopback interface up. To make it we are in it for a moment, and
+/// then in `own` again; the outer error is that we could not go back.
+pub fn new_network(own: BorrowedFd<'_>) -> Result<Result<OwnedFd>> {
+    let made = open(false, true).and_then(|()| loopback_up()).and_then(|()| own_network());
+    join_network(own).map(|()| made)
+}
+
+/// Joins a network namespace.
+pub fn join_network(network: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: setns takes two numbers.
+    Errno::result(unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
 /// Joins those of the process behind `pidfd`. ESRCH: it is gone.
 pub fn join(pidfd: BorrowedFd<'_>, mounts: bool, network: bool) -> Result<()> {
     // SAFETY: setns takes two numbers.

@@ -1,4 +1,5 @@
-//! Packets with descriptors over a connected SOCK_SEQPACKET socket. Nothing here ever waits, but for [`wait`].
+//! Packets with descriptors over a connected SOCK_SEQPACKET or SOCK_DGRAM socket. Nothing here ever waits, but for
+//! [`wait`].
 
 use super::{Errno, Result, process::SingleThread};
 use nix::{

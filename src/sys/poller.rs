@@ -51,16 +51,19 @@ pub enum Arm {
     Once,
     /// Once now if it is readable, and whenever more has come or its end.
     Growth,
+    /// Once, when it takes more.
+    Room,
 }
 
 impl Watches {
     /// Reports `token` as `arm` says. `known`: it is watched already, for something else or no longer.
     pub fn arm(&self, fd: BorrowedFd, token: u64, known: bool, arm: Arm) -> io::Result<()> {
         let how = match arm {
-            Arm::Once => EpollFlags::EPOLLONESHOT,
-            Arm::Growth => EpollFlags::EPOLLET,
+            Arm::Once => EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
+            Arm::Growth => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
+            Arm::Room => EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT,
         };
-        let mut event = EpollEvent::new(EpollFlags::EPOLLIN | how, token);
+        let mut event = EpollEvent::new(how, token);
         Ok(if known { self.0.modify(fd, &mut event) } else { self.0.add(fd, event) }?)
     }
 

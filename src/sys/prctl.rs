@@ -20,6 +20,13 @@ pub fn has_no_new_privileges() -> Result<bool> {
     prctl::get_no_new_privs()
 }
 
+/// Keeps what is in our memory from core files, and from processes of the same user. Root's, mostly: of an ordinary
+/// user's process most of /proc/self is root's from then on.
+pub fn hide_memory() {
+    // It takes nothing, and has no way to fail.
+    let _ = prctl::set_dumpable(false);
+}
+
 /// The name that `ps` and `top` show; at most 15 bytes of it.
 pub fn set_name(name: &CStr) {
     // Only a matter of display.

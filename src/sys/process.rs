@@ -124,6 +124,22 @@ pub fn exec(program: &CStr, argv: &Strings, env: &Strings) -> Result<Infallible>
     Err(Errno::last())
 }
 
+/// As [`exec`], the program being the file behind `program`.
+pub fn exec_opened(program: BorrowedFd<'_>, argv: &Strings, env: &Strings) -> Result<Infallible> {
+    // SAFETY: as in `exec`; with this flag and an empty path the file is the descriptor's own.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            argv.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Err(Errno::last())
+}
+
 /// Makes this process the leader of a new session, without a terminal.
 pub fn setsid() -> Result<()> {
     nix::unistd::setsid().map(drop)

@@ -1,6 +1,6 @@
 //! Descriptors that a tokio runtime waits for.
 
-use super::timer::Timer;
+use super::{timer::Timer, watch::Watches};
 use std::{io, os::fd::OwnedFd};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -14,4 +14,10 @@ pub fn socket(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
 pub fn timer(timer: Timer) -> io::Result<AsyncFd<Timer>> {
     // SAFETY: a Timer owns its descriptor and never replaces it; AsyncFd owns the Timer.
     unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE).map_err(Into::into) }
+}
+
+/// Waits for changes of watched files; must be called within a runtime.
+pub fn watches(watches: Watches) -> io::Result<AsyncFd<Watches>> {
+    // SAFETY: Watches own their descriptor and never replace it; AsyncFd owns the Watches.
+    unsafe { AsyncFd::register_with_interest(watches, Interest::READABLE).map_err(Into::into) }
 }

@@ -20,6 +20,7 @@
 //! | `print-raw TEXT` | without the line's end |
 //! | `lines N PREFIX` | `PREFIX 1` … `PREFIX N` |
 //! | `flood BYTES` | so many bytes on stdout, in lines of 64 |
+//! | `numbered MODE RATE FILE` | lines as in `numbered.rs`, RATE bytes a second, until SIGTERM; counts go to FILE |
 //! | `report FILE` | what it was given, as JSON (see `report.rs`) |
 //! | `try NAME` | a line `NAME ok` or `NAME EPERM` about a call in `attempt.rs` |
 //! | `try-write PLACE` | the same about writing to a file, or a new one in a folder |
@@ -36,6 +37,7 @@
 )]
 
 mod attempt;
+mod numbered;
 mod report;
 
 use keepd::sys::{
@@ -111,6 +113,7 @@ fn run(args: &[String]) -> Result<i32, Box<dyn std::error::Error>> {
             "eprint" => writeln!(io::stderr(), "{}", next()?)?,
             "lines" => lines(next()?.parse()?, next()?)?,
             "flood" => flood(next()?.parse()?)?,
+            "numbered" => numbered(next()?, next()?.parse()?, next()?)?,
             "report" => report::write(next()?)?,
             "try" => {
                 let name = next()?;
@@ -148,6 +151,30 @@ fn lines(n: u64, prefix: &str) -> Done {
         writeln!(stdout, "{prefix} {i}")?;
     }
     Ok(stdout.flush()?)
+}
+
+fn numbered(mode: &str, rate: u64, file: &str) -> Done {
+    let mode = numbered::Mode::ALL.into_iter().find(|m| m.word() == mode).ok_or("no such mode")?;
+    let inbox = Inbox::new(&[signal::SIGTERM])?;
+    let mut poll = Poll::new(1)?;
+    poll.add(inbox.as_fd(), Interest::Read, 0)?;
+    let (mut written, mut counts, block) = (0, [0; 2], if mode == numbered::Mode::Block { 200 } else { 1 });
+    while inbox.next() != Some(signal::SIGTERM) {
+        let begun = written;
+        // As much as fifty milliseconds allow, then a pause.
+        while written - begun < rate / 20 {
+            let which = usize::from(mode == numbered::Mode::Both && counts[0] > counts[1]);
+            let text: String = (0..block).map(|n| numbered::line(mode, counts[which] + n)).collect();
+            match which {
+                0 => out(&text)?,
+                _ => io::stderr().write_all(text.as_bytes())?,
+            }
+            counts[which] += block;
+            written += text.len() as u64;
+        }
+        poll.wait(Some((written - begun) * 1000 / rate))?;
+    }
+    Ok(std::fs::write(file, format!("{}\n{}\n", counts[0], counts[1]))?)
 }
 
 fn flood(bytes: usize) -> Done {

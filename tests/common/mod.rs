@@ -32,6 +32,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// Ceiling for what takes a while by design.
 pub const LATER: Duration = Duration::from_secs(60);
 
+/// Set where the tests run in a guest.
+pub const GUEST: &str = "KEEPD_GUEST";
+
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
@@ -46,9 +49,14 @@ pub fn skip(why: &str) {
     }
 }
 
+/// The end of a time limit; an emulated processor gets four times as long.
+fn within(limit: Duration) -> Instant {
+    Instant::now() + limit * if std::env::var_os(GUEST).is_some() { 4 } else { 1 }
+}
+
 /// Polls `ready` until it gives a value; panics with `what` after `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
+    let deadline = within(limit);
     loop {
         if let Some(found) = ready() {
             return found;
@@ -105,6 +113,8 @@ pub struct Setup<'a> {
     pub env: &'a [(&'a str, &'a str)],
     /// More arguments of keepd.
     pub args: &'a [&'a str],
+    /// The cgroup that keepd is started in; the test's own if there is none.
+    pub cgroup: Option<&'a Path>,
     /// Run it as an ordinary user even where the tests are run by root.
     pub as_user: bool,
 }
@@ -132,6 +142,7 @@ impl Setup<'_> {
             head: String::new(),
             env: self.env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
             args: self.args.iter().map(|a| (*a).into()).collect(),
+            cgroup: self.cgroup.map(Path::to_owned),
             child: None,
             keeper: 0,
             cgroups: BTreeSet::new(),
@@ -171,6 +182,7 @@ pub struct Daemon {
     head: String,
     env: Vec<(String, String)>,
     args: Vec<String>,
+    cgroup: Option<PathBuf>,
     child: Option<Child>,
     keeper: u32,
     /// Folders in /sys/fs/cgroup that were seen to be its.
@@ -207,6 +219,18 @@ impl Daemon {
         command
     }
 
+    /// The same command, which goes into a cgroup before it begins.
+    fn within(&self, cgroup: &Path, command: &Command) -> Command {
+        let mut inside = Command::new("/bin/sh");
+        self.dress(&mut inside, self.uid);
+        inside.args(["-c", "echo 0 >\"$0/cgroup.procs\" && exec \"$@\""]).arg(cgroup);
+        inside.arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            inside.env(key, value.unwrap());
+        }
+        inside
+    }
+
     fn dress(&self, command: &mut Command, uid: Option<u32>) {
         command
             .env_clear()
@@ -226,7 +250,10 @@ impl Daemon {
     pub fn launch(&mut self) {
         let out =
             fs::OpenOptions::new().create(true).append(true).open(self.path().join("keepd.out")).unwrap();
-        let mut command = self.keepd();
+        let mut command = match &self.cgroup {
+            Some(folder) => self.within(folder, &self.keepd()),
+            None => self.keepd(),
+        };
         command.stdout(out.try_clone().unwrap()).stderr(out);
         let child = command.spawn().unwrap();
         self.keeper = child.id();
@@ -236,7 +263,7 @@ impl Daemon {
     /// Waits until `GET /v1/status` says `running`.
     pub fn await_api(&mut self) {
         let limit = LATER;
-        let deadline = Instant::now() + limit;
+        let deadline = within(limit);
         while !self.try_get("/v1/status").is_ok_and(|(code, body)| {
             code == 200 && serde_json::from_str::<Value>(&body).is_ok_and(|v| v["state"] == "running")
         }) {
@@ -262,6 +289,14 @@ impl Daemon {
     /// Pid of the manager, as the API tells.
     pub fn manager(&self) -> u32 {
         u32::try_from(self.status()["manager_pid"].as_u64().unwrap()).unwrap()
+    }
+
+    /// The manager as /proc shows it, whether or not it answers yet.
+    pub fn find_manager(&self) -> Option<u32> {
+        let keeper = self.keeper;
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+        let pids = children.split_whitespace().map(|p| p.parse::<u32>().unwrap());
+        pids.into_iter().find(|pid| command_line(*pid).split(' ').nth(1) == Some("manage") && is_alive(*pid))
     }
 
     /// The exit status of the keeper, once it has ended.
@@ -374,7 +409,7 @@ impl Daemon {
 
     pub fn wait_service(&self, name: &str, what: &str, accept: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        let deadline = Instant::now() + LATER;
+        let deadline = within(LATER);
         loop {
             if let Some(service) = self.try_service(name) {
                 if accept(&service) {
@@ -497,7 +532,7 @@ impl Daemon {
                 }
                 d.processes().is_empty()
             };
-            let deadline = Instant::now() + SOON;
+            let deadline = within(SOON);
             while Instant::now() < deadline {
                 if gone(self) {
                     return true;
@@ -575,7 +610,7 @@ pub fn cgroup_mount() -> Option<PathBuf> {
 
 /// Keeps asking until `good` or the time is up; the last answer either way.
 fn wait_or_last<T>(limit: Duration, mut ask: impl FnMut() -> T, good: impl Fn(&T) -> bool) -> T {
-    let deadline = Instant::now() + limit;
+    let deadline = within(limit);
     loop {
         let answer = ask();
         if good(&answer) || Instant::now() > deadline {

@@ -158,6 +158,7 @@ pub fn spec(dir: &Path, max_size: u64) -> LogSpec {
         on_full: OnFull::Drop,
         format: LogFormat::Raw,
         max_line: 65_536,
+        forward: Vec::new(),
     }
 }
 

@@ -519,6 +519,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         no_new_privileges: true,
         sandbox: Default::default(),
         scheduling: Default::default(),
+        provision: Default::default(),
         stdout: Stdout::Capture,
         stderr: Stderr::Merge,
     };
@@ -533,6 +534,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         on_full: OnFull::Drop,
         format: LogFormat::Raw,
         max_line: 65_536,
+        forward: Vec::new(),
     };
     ServiceSpec {
         name: Name::new(name),
@@ -557,6 +559,8 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         stop: StopSpec { signal: 15, timeout: Millis(1000), command: Vec::new() },
         reload: Reload::Signal(1),
         launch,
+        resources: Default::default(),
+        watch: None,
         logs,
     }
 }

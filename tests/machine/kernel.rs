@@ -3,7 +3,7 @@
 
 use super::plans::Rng;
 use keepd::{
-    machine::{Fact, Time},
+    machine::{Fact, Reading, Time},
     plan::*,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,8 @@ pub struct Odds {
     pub wish: u64,
     pub apply: u64,
     pub shutdown: u64,
+    /// A service uses much.
+    pub greedy: u64,
 }
 
 impl Odds {
@@ -50,6 +52,7 @@ impl Odds {
             wish: 50 + o(500),
             apply: o(200),
             shutdown: o(8),
+            greedy: o(1000),
         }
     }
 
@@ -77,6 +80,7 @@ impl Odds {
             wish: 0,
             apply: 0,
             shutdown: 0,
+            greedy: 0,
         }
     }
 }
@@ -103,6 +107,7 @@ pub struct Run {
     pub name: Name,
     pub generation: Generation,
     pub stop: StopSpec,
+    pub resources: Resources,
     pub launching: bool,
     pub main: bool,
     pub others: bool,
@@ -178,6 +183,7 @@ impl Kernel {
             name: spec.name.clone(),
             generation,
             stop: spec.stop.clone(),
+            resources: spec.resources,
             launching: true,
             main: false,
             others: false,
@@ -197,6 +203,14 @@ impl Kernel {
             let ms = rng.pick(&[0, 1, 20]);
             self.after(now, ms, Coming::LaunchEnds(run));
         }
+    }
+
+    /// A reading, of a service that behaves or not.
+    pub fn measure(&mut self, now: Time, rng: &mut Rng, odds: &Odds, manager: u64, run: u64) {
+        let memory = if rng.chance(odds.greedy) { 1 << 30 } else { 1 << 10 };
+        let cpu_us = rng.chance(900).then_some(now.0 * if rng.chance(odds.greedy) { 1000 } else { 10 });
+        let reading = Reading { at: now, memory: Some(memory), cpu_us };
+        self.tell(now, rng, odds, manager, run, Fact::Measured { run: RunId(run), reading });
     }
 
     pub fn signal_main(&mut self, now: Time, rng: &mut Rng, odds: &Odds, run: u64, signal: i32) {
@@ -256,6 +270,7 @@ impl Kernel {
                         Exit::Code(78),
                         Exit::Signal { signal: 11, core: true },
                         Exit::Signal { signal: 9, core: false },
+                        Exit::Oom,
                         Exit::Unknown,
                     ]),
                     false => rng.pick(&[Exit::Code(0), Exit::Signal { signal: 15, core: false }]),

@@ -236,7 +236,9 @@ impl Oracle {
                 self.heard.insert(*run);
                 return;
             }
-            Fact::Emptied { .. } | Fact::JobEnded { .. } => return,
+            Fact::Emptied { .. } | Fact::JobEnded { .. } | Fact::Adjusted { .. } | Fact::Measured { .. } => {
+                return;
+            }
         };
         let Some(id) = machine.run_owner(run) else { return };
         let v = machine.view(id);
@@ -282,6 +284,19 @@ impl Oracle {
         past.maybe_open |= past.most.len() >= needed;
     }
 
+    /// Its watch restarts it: not before its time, and a run that has lasted has made up for earlier failures.
+    fn watched(&mut self, machine: &Machine, kernel: &Kernel, name: &Name, run: RunId, now: Time) {
+        let spec = machine.view(machine.id(name.as_str()).unwrap()).spec.clone();
+        let started = kernel.runs[&run.0].started.expect("watched before it was started");
+        let lasted = now.since(started);
+        assert!(lasted >= spec.watch.unwrap().lasting, "{name} was watched for {lasted} only");
+        if lasted >= spec.backoff.reset_after {
+            let past = self.of(name);
+            (past.attempts, past.open) = (0, false);
+            past.failures.clear();
+        }
+    }
+
     /// What one effect may be.
     pub fn effect(&mut self, machine: &Machine, kernel: &Kernel, effect: &Effect, now: Time) {
         match effect {
@@ -298,6 +313,14 @@ impl Oracle {
                     self.may_stop(machine, *run);
                 }
             }
+            Effect::Measure { run, .. } | Effect::Listen { run, .. } => {
+                self.live_run(kernel, *run);
+                assert!(
+                    machine.view(machine.run_owner(*run).unwrap()).spec.watch.is_some(),
+                    "{run} is not watched"
+                );
+            }
+            Effect::Adjust { run, .. } => self.live_run(kernel, *run),
             Effect::SignalTree { run, .. } => {
                 self.live_run(kernel, *run);
                 assert!(
@@ -337,6 +360,9 @@ impl Oracle {
                     self.resync || self.of(&name).maybe_open,
                     "{name} is called a crash loop and is none"
                 );
+            }
+            Effect::Emit(n) if n.kind == NoticeKind::Watch && n.message.ends_with("it is restarted") => {
+                self.watched(machine, kernel, n.service.as_ref().unwrap(), n.run.unwrap(), now);
             }
             Effect::Emit(n) if n.kind == NoticeKind::State && n.message.contains(" is stopping: ") => {
                 let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());

@@ -62,9 +62,12 @@ pub fn service(name: &str) -> ServiceSpec {
             no_new_privileges: true,
             sandbox: Default::default(),
             scheduling: Default::default(),
+            provision: Default::default(),
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
+        resources: Default::default(),
+        watch: None,
         logs: LogSpec {
             dir: format!("/var/log/keepd/{name}").into(),
             max_size: 1,
@@ -76,6 +79,7 @@ pub fn service(name: &str) -> ServiceSpec {
             on_full: OnFull::Drop,
             format: LogFormat::Raw,
             max_line: 65_536,
+            forward: Vec::new(),
         },
     }
 }
@@ -151,6 +155,18 @@ fn random_service(rng: &mut Rng, name: &str, earlier: &[&str], density: u64) -> 
     s.breaker.within = Millis(rng.pick(&[1000, 600_000]));
     s.breaker.retry_every = rng.pick(&[None, Some(Millis(2000)), Some(Millis(300_000))]);
     s.stop.timeout = Millis(rng.pick(&[0, 50, 1000, 10_000]));
+    if rng.chance(300) {
+        s.resources.memory_max = rng.pick(&[None, Some(1 << 20), Some(1 << 30)]);
+        s.resources.memory_high = rng.pick(&[None, Some(1 << 19)]);
+    }
+    if rng.chance(200) {
+        s.watch = Some(Watch {
+            memory: Some(1 << 20),
+            cpu: rng.pick(&[None, Some(50)]),
+            lasting: Millis::secs(rng.pick(&[60, 120])),
+            action: rng.pick(&[WatchAction::Alert, WatchAction::Restart]),
+        });
+    }
     if rng.chance(300) {
         s.stop.command = vec!["/bin/stop".into()];
     }

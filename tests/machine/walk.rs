@@ -190,6 +190,7 @@ impl Node {
             Fact::Exited { leftovers, .. } => (r.main, r.others) = (false, *leftovers),
             Fact::Emptied { .. } => (r.others, r.job) = (false, false),
             Fact::JobEnded { .. } => r.job = false,
+            Fact::Adjusted { .. } | Fact::Measured { .. } => {}
         }
     }
 
@@ -217,6 +218,9 @@ impl Node {
                 Effect::Exit { left_behind } => {
                     assert!(self.runs.values().all(|r| left_behind.iter().any(|n| n.as_str() == r.name)));
                     self.exited = true;
+                }
+                Effect::Measure { .. } | Effect::Listen { .. } | Effect::Adjust { .. } => {
+                    panic!("nothing here is watched or changes")
                 }
                 Effect::Reply { .. } | Effect::Emit(_) | Effect::Removed { .. } => {}
             }

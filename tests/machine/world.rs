@@ -270,11 +270,15 @@ impl World {
         let mut rest = vec![];
         for effect in effects {
             let owner = match &effect {
-                Effect::Launch { service, .. } => Some(self.machine.view(*service).name.clone()),
+                Effect::Launch { service, .. } | Effect::Adjust { service, .. } => {
+                    Some(self.machine.view(*service).name.clone())
+                }
                 Effect::RunJob { run, .. }
                 | Effect::Signal { run, .. }
                 | Effect::SignalTree { run, .. }
                 | Effect::KillTree { run }
+                | Effect::Measure { run, .. }
+                | Effect::Listen { run, .. }
                 | Effect::Release { run } => {
                     let owner = self.machine.run_owner(*run);
                     Some(self.machine.view(owner.expect("an effect on a run of nobody")).name.clone())
@@ -342,6 +346,19 @@ impl World {
                 self.kernel.launch(now, rng, odds, run.0, generation, spec);
             }
             Effect::RunJob { run, job } => self.kernel.run_job(now, rng, odds, run.0, job),
+            Effect::Adjust { service, run, generation } => {
+                let name = self.machine.view(service).name.clone();
+                let spec =
+                    self.plans[&generation].find(name.as_str()).expect("adjusted to a plan without it");
+                self.kernel.runs.get_mut(&run.0).unwrap().resources = spec.resources;
+            }
+            Effect::Measure { run, .. } => self.kernel.measure(now, rng, odds, self.manager, run.0),
+            Effect::Listen { run, above } => {
+                assert!(above > 0, "every run uses memory");
+                if rng.chance(odds.greedy) {
+                    self.kernel.measure(now, rng, odds, self.manager, run.0);
+                }
+            }
             Effect::Signal { run, signal } => self.kernel.signal_main(now, rng, odds, run.0, signal),
             Effect::SignalTree { run, .. } => self.kernel.signal_tree(now, rng, odds, run.0),
             Effect::KillTree { run } => self.kernel.kill_tree(now, rng, run.0),
@@ -468,6 +485,10 @@ impl World {
         assert!(self.shutdown.is_none(), "the shutdown never came to its end");
         for id in self.machine.ids() {
             let view = self.machine.view(id);
+            if view.state == StateKind::Running {
+                let held = self.kernel.runs[&view.run.unwrap().0].resources;
+                assert_eq!(held, view.spec.resources, "{} is not held to its resources", view.name);
+            }
             let name = view.name;
             match (view.desired, view.state) {
                 (Desired::Up, StateKind::Running) | (Desired::Down, StateKind::Stopped) => {}
@@ -491,6 +512,8 @@ pub fn run_of(fact: &Fact) -> RunId {
         | Fact::LaunchFailed { run, .. }
         | Fact::Exited { run, .. }
         | Fact::Emptied { run }
+        | Fact::Measured { run, .. }
+        | Fact::Adjusted { run, .. }
         | Fact::JobEnded { run, .. } => *run,
     }
 }

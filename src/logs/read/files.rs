@@ -83,6 +83,12 @@ impl Rotated {
         packed.map(Source::packed).transpose()
     }
 
+    /// Bytes that it takes, compressed or not.
+    pub(in crate::logs) fn size(&self, folder: &Folder) -> u64 {
+        let facts = folder.facts(&self.name).or_else(|_| folder.facts(&format!("{}{PACKED}", self.name)));
+        facts.map_or(0, |facts| facts.size)
+    }
+
     /// Whether this is it.
     pub(super) fn is(&self, folder: &Folder, id: (u64, u64)) -> bool {
         folder.facts(&self.name).is_ok_and(|f| f.id == id)

@@ -23,12 +23,12 @@ pub struct Line {
     pub partial: bool,
     /// It is not from the service: it says what could not be read.
     pub note: bool,
-    pub(super) spot: Spot,
+    pub(in crate::logs) spot: Spot,
 }
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::logs) enum Step {
     Line(Line),
     /// Bytes were read, but no line is whole yet.
     More,
@@ -38,7 +38,7 @@ pub(super) enum Step {
 
 /// See the head of this file.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(in crate::logs) struct Lines {
     reader: Reader,
     times: Times,
     block: Vec<u8>,
@@ -50,6 +50,7 @@ pub(super) struct Lines {
     /// The beginning of a line.
     begun: Vec<u8>,
     begun_at: Spot,
+    longest: usize,
     notes: VecDeque<String>,
     /// The file that `began_ms` speaks of.
     file: Option<u64>,
@@ -59,7 +60,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Reads `block` bytes at once.
-    pub(super) fn new(reader: Reader, times: Times, block: usize) -> Lines {
+    pub(in crate::logs) fn new(reader: Reader, times: Times, block: usize) -> Lines {
         Lines {
             reader,
             times,
@@ -69,6 +70,7 @@ impl Lines {
             spot: (0, 0),
             begun: Vec::new(),
             begun_at: (0, 0),
+            longest: LONGEST,
             notes: VecDeque::new(),
             file: None,
             began_ms: None,
@@ -76,8 +78,18 @@ impl Lines {
         }
     }
 
+    /// Lines come in pieces only beyond so many bytes.
+    pub(in crate::logs) fn longest(self, bytes: usize) -> Lines {
+        Lines { longest: bytes, ..self }
+    }
+
+    /// The place behind what was read last.
+    pub(in crate::logs) fn end(&self) -> Spot {
+        self.spot
+    }
+
     /// Reads at most one block.
-    pub(super) fn next(&mut self) -> io::Result<Step> {
+    pub(in crate::logs) fn next(&mut self) -> io::Result<Step> {
         if let Some(text) = self.notes.pop_front() {
             let (time_ms, spot) = (self.last_ms, self.spot);
             return Ok(Step::Line(Line {
@@ -95,7 +107,7 @@ impl Lines {
             self.begun_at = self.spot;
         }
         let rest = &self.block[self.rest.clone()];
-        let room = LONGEST - self.begun.len();
+        let room = self.longest - self.begun.len();
         let within = &rest[..rest.len().min(room)];
         let (taken, whole) = match memchr::memchr(b'\n', within) {
             Some(at) => (at + 1, true),
@@ -104,11 +116,15 @@ impl Lines {
         self.begun.extend_from_slice(&within[..taken - usize::from(whole)]);
         self.rest.start += taken;
         self.spot.1 += taken as u64;
-        if whole || self.begun.len() == LONGEST { Ok(Step::Line(self.take(!whole))) } else { Ok(Step::More) }
+        if whole || self.begun.len() == self.longest {
+            Ok(Step::Line(self.take(!whole)))
+        } else {
+            Ok(Step::More)
+        }
     }
 
     /// The last line where nothing ended it.
-    pub(super) fn last(&mut self) -> Option<Line> {
+    pub(in crate::logs) fn last(&mut self) -> Option<Line> {
         (!self.begun.is_empty()).then(|| self.take(true))
     }
 

@@ -3,14 +3,14 @@
 //! Memory is bounded whatever the size of files and lines.
 
 pub(super) mod files;
-mod lines;
+pub(super) mod lines;
 mod log;
 mod own;
 mod reader;
 mod tail;
 #[cfg(test)]
 mod tests;
-mod times;
+pub(super) mod times;
 mod view;
 pub mod when;
 

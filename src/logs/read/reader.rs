@@ -93,7 +93,7 @@ impl Reader {
     }
 
     /// Goes to this place, or where its file is gone to the next that is there.
-    pub(super) fn to(place: Place, sequence: u64, offset: u64) -> io::Result<Reader> {
+    pub(in crate::logs) fn to(place: Place, sequence: u64, offset: u64) -> io::Result<Reader> {
         let mut reader = Reader::behind(place, sequence.saturating_sub(1));
         if reader.advance()?
             && let Some(open) = &mut reader.open

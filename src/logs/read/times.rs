@@ -15,11 +15,11 @@ const WINDOW: usize = 256;
 const SLACK: u64 = 2_000;
 
 /// A place in a log: the number of a file and an offset in it.
-pub(super) type Spot = (u64, u64);
+pub(in crate::logs) type Spot = (u64, u64);
 
 /// Walks along the marks of one log, forwards.
 #[derive(Debug)]
-pub(super) struct Times {
+pub(in crate::logs) struct Times {
     place: Place,
     file: Option<File>,
     /// Of the next window, in marks.
@@ -31,7 +31,7 @@ pub(super) struct Times {
 }
 
 impl Times {
-    pub(super) fn new(place: Place) -> Times {
+    pub(in crate::logs) fn new(place: Place) -> Times {
         Times { place, file: None, at: 0, window: VecDeque::new(), floor: None, ended: false }
     }
 
