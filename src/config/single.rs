@@ -7,7 +7,8 @@ use std::path::Path;
 /// Whether this version takes `value` (TOML on one line) for the key `path` of a service, as `stop-timeout` or
 /// `logs.keep`. The error is the message that a file with it would get.
 pub fn takes(path: &str, value: &str, mode: Mode) -> Result<(), String> {
-    if mode == Mode::User && (ROOTS.contains(&path) || matches!(path, "user" | "group" | "groups")) {
+    let roots = || ROOTS.contains(&path) || matches!(path, "user" | "group" | "groups" | "credentials");
+    if mode == Mode::User && roots() {
         return Err(format!("`{path}` takes a keepd that root started"));
     }
     let text = format!("[service.x]\n{path} = {value}\n");

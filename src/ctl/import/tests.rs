@@ -86,7 +86,10 @@ fn loaded(toml: &str, mode: Mode) -> Plan {
     let databases = Databases { passwd, group, getent: false };
     let options = match mode {
         Mode::System => Options::system(me, databases),
-        Mode::User => Options::user(me, databases, &|_| None),
+        // Where this host has no /run/user/1000, folders for runs would lie among keepd's own.
+        Mode::User => {
+            Options { runtime_dir: "/run/user/1000/keepd".into(), ..Options::user(me, databases, &|_| None) }
+        }
     };
     load(&options.with_main(&main).unwrap())
         .unwrap_or_else(|e| panic!("{}\n{toml}", render_all(&e, Format::Full)))
@@ -231,6 +234,28 @@ fn what_systemd_does_by_itself_is_written() {
     assert!(plan.find("x").unwrap().breaker.failures > 1024);
     let (plan, _) = unit("Restart=always\nRestartSec=1\nRestartSteps=4\nRestartMaxDelaySec=16");
     assert_eq!(plan.find("x").unwrap().backoff.factor_permille, 2000);
+}
+
+#[test]
+fn what_a_unit_may_use_is_kept() {
+    let (plan, batch) = unit(
+        "User=web\nMemoryMax=1G\nMemoryHigh=512M\nCPUQuota=150%\nTasksMax=100\nCPUWeight=50\nIOWeight=20\nNice=5\n\
+         OOMScoreAdjust=-100\nCPUAffinity=0-1 3\nUMask=0027\nRuntimeDirectory=x\nRuntimeDirectoryMode=0750\n\
+         StateDirectory=x x/cache\nLoadCredential=key:/etc/x/key\nStandardOutput=journal\nStandardError=inherit",
+    );
+    assert_eq!(lost(&batch), ["x/cache of state-dirs"]);
+    let x = plan.find("x").unwrap();
+    let r = &x.resources;
+    assert_eq!((r.memory_max, r.memory_high, r.cpu_max), (Some(1 << 30), Some(512 << 20), Some(150)));
+    assert_eq!((r.pids_max, r.cpu_weight, r.io_weight), (Some(100), Some(50), Some(20)));
+    assert_eq!((x.launch.scheduling.nice, x.launch.scheduling.cpus.as_slice()), (Some(5), &[0, 1, 3][..]));
+    let provision = &x.launch.provision;
+    assert_eq!((provision.runtime_dirs.len(), provision.state_dirs.len()), (1, 1));
+    assert!(provision.credentials.is_some() && x.logs.forward.len() == 1);
+    let (_, batch) =
+        unit("MemoryMax=1G\nMemoryHigh=1G\nTasksMax=50%\nRuntimeDirectory=keepd ../x\nUMask=0077");
+    let named = ["MemoryHigh=1G", "TasksMax=50%", "RuntimeDirectory=keepd", "RuntimeDirectory=../x"];
+    assert_eq!(lost(&batch), named);
 }
 
 #[test]

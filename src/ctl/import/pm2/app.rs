@@ -102,7 +102,7 @@ fn map(draft: &mut Draft, app: &App, key: &str, value: &Json, folder: &Path) -> 
         "stop_exit_codes" => exits(draft, app, value),
         "max_memory_restart" => {
             let size = binary_size(&text(value))?;
-            draft.set("watch.memory", size).map_err(|_| "[watch] is not supported by this version".into())
+            draft.set("watch.memory", size)
         }
         "wait_ready" | "listen_timeout" if value == &Json::Bool(false) => Ok(()),
         "wait_ready" | "listen_timeout" => Err("[ready] is not supported by this version, and would not speak node's protocol".into()),

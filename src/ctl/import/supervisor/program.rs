@@ -208,7 +208,7 @@ fn log(draft: &mut Draft, section: &Section, key: &str, value: &str) -> Result<(
                 false if merged()? => Ok(()),
                 false => draft.set("logs.stderr", "discard"),
             },
-            "syslog" => Err("logs.forward is not supported by this version; keepctl logs shows it".into()),
+            "syslog" => syslog(draft),
             path if console(path) => {
                 draft.note(format!("{key}: keepd keeps the output itself; keepctl logs -f shows it"));
                 Ok(())
@@ -230,11 +230,16 @@ fn log(draft: &mut Draft, section: &Section, key: &str, value: &str) -> Result<(
         }
         "logfile_backups" => as_stdout(section, "stdout_logfile_backups", "10", |v| v == value),
         "syslog" | "events_enabled" if !boolean(value)? => Ok(()),
-        "syslog" => Err("logs.forward is not supported by this version; keepctl logs shows it".into()),
+        "syslog" => syslog(draft),
         "capture_maxbytes" if size(value)? == 0 => Ok(()),
         "events_enabled" | "capture_maxbytes" => Err("keepd makes no events of output".into()),
         _ => Err("keepd has no such setting".into()),
     }
+}
+
+/// Beside keepd's own file.
+fn syslog(draft: &mut Draft) -> Result<(), String> {
+    draft.set("logs.forward", vec!["syslog".to_owned()])
 }
 
 /// stderr's log has the limits of stdout's.

@@ -10,7 +10,7 @@ use super::{
     unit::{Entry, Unit},
     values::limit,
 };
-use crate::plan::Capabilities;
+use crate::plan::{Capabilities, unit::parse_size};
 
 /// `Limit…=`, keepd's key, and whether it is in bytes or seconds.
 const LIMITS: [(&str, &str, bool, bool); 16] = [
@@ -51,7 +51,7 @@ pub(super) fn map(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Mapped {
         "TasksMax" if value == "infinity" => Ok(()),
         "TasksMax" => whole(value, "resources.pids-max", draft),
         "MemoryMax" | "MemoryLimit" => memory(value, "resources.memory-max", draft),
-        "MemoryHigh" => memory(value, "resources.memory-high", draft),
+        "MemoryHigh" => high(value, unit).and_then(|()| memory(value, "resources.memory-high", draft)),
         "CapabilityBoundingSet" | "AmbientCapabilities" => capabilities(unit, draft),
         "NoNewPrivileges" => new_privileges(value, unit, draft),
         "PrivateTmp" if value == "disconnected" => flag("yes", "sandbox.private-tmp", draft),
@@ -85,6 +85,16 @@ fn memory(value: &str, path: &'static str, draft: &mut Draft) -> Result<(), Stri
         "infinity" => Ok(()),
         _ if value.ends_with('%') => Err("keepd takes a size here".into()),
         _ => draft.set(path, binary_size(value)?),
+    }
+}
+
+/// Where the kernel would kill it first, there is nothing to slow down.
+fn high(value: &str, unit: &Unit) -> Result<(), String> {
+    let bytes = |text: &str| binary_size(text).and_then(|t| parse_size(&t)).ok();
+    let max = unit.get("MemoryMax").or_else(|| unit.get("MemoryLimit")).and_then(bytes);
+    match (bytes(value), max) {
+        (Some(high), Some(max)) if high >= max => Err("it is not below MemoryMax".into()),
+        _ => Ok(()),
     }
 }
 

@@ -96,6 +96,7 @@ pub(super) fn defaults(unit: &Unit, draft: &mut Draft) {
 
 /// Puts dependencies between the services of a batch whose names are known. One that would close a circle is left out.
 pub(in super::super) fn order(batch: &mut Batch) {
+    super::folders::apart(batch);
     for index in 0..batch.drafts.len() {
         for wish in std::mem::take(&mut batch.drafts[index].wishes) {
             let name = wish.other.trim_end_matches(".service");

@@ -5,6 +5,7 @@ mod commands;
 mod confine;
 mod depends;
 mod exec;
+mod folders;
 mod life;
 mod place;
 mod reasons;

@@ -29,8 +29,9 @@ pub(super) fn map(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Mapped {
             draft.note("PIDFile is not needed: keepd holds the process itself");
             Ok(())
         }
-        "RuntimeDirectory" => folders(entry, draft, "runtime-dirs", "/run"),
-        "StateDirectory" => folders(entry, draft, "state-dirs", "/var/lib"),
+        "RuntimeDirectory" => folders(entry, draft, "runtime-dirs"),
+        "StateDirectory" => folders(entry, draft, "state-dirs"),
+        "RuntimeDirectoryMode" | "StateDirectoryMode" => folder_mode(value, unit),
         "LoadCredential" => credentials(entry, draft),
         "StandardInput" if value == "null" => Ok(()),
         "StandardInput" => {
@@ -91,17 +92,31 @@ fn environment_files(entry: &Entry, draft: &mut Draft) -> Result<(), String> {
     draft.add("env-files", files)
 }
 
-/// Folders that are made for the service, by their names below `root`.
-fn folders(entry: &Entry, draft: &mut Draft, path: &'static str, root: &str) -> Result<(), String> {
+/// Folders that are made for the service.
+fn folders(entry: &Entry, draft: &mut Draft, path: &'static str) -> Result<(), String> {
     let mut names = Vec::new();
     for word in entry.words() {
-        match word.split_once(':') {
-            Some(_) => draft.lost(format!("{}={word}", entry.key), "keepd makes no links to folders"),
-            None => names.push(word),
+        let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "._-@/".contains(c));
+        let inside = !word.split('/').any(|part| matches!(part, "" | "." | ".."));
+        if word.contains(':') {
+            draft.lost(format!("{}={word}", entry.key), "keepd makes no links to folders");
+        } else if !plain || !inside || word.split('/').next() == Some("keepd") {
+            draft.lost(format!("{}={word}", entry.key), "it is no name for a folder of a service");
+        } else {
+            names.push(word);
         }
     }
-    let made = names.iter().map(|n| format!("{root}/{n}")).collect::<Vec<_>>().join(" and ");
-    draft.add(path, names).map_err(|_| format!("make {made} for its user before it is started"))
+    if names.is_empty() { Ok(()) } else { draft.add(path, names) }
+}
+
+/// What a folder of keepd's gets by itself.
+fn folder_mode(value: &str, unit: &Unit) -> Result<(), String> {
+    let octal = |text: &str| u32::from_str_radix(text, 8).map_err(|_| "it is no mode".to_owned());
+    let umask = unit.get("UMask").map_or(Ok(0o022), octal)?;
+    match octal(value)? == 0o777 & !umask {
+        true => Ok(()),
+        false => Err("a folder gets 0777 without umask".into()),
+    }
 }
 
 /// `ID:PATH`, each a file that the service gets to read.
@@ -109,7 +124,9 @@ fn credentials(entry: &Entry, draft: &mut Draft) -> Result<(), String> {
     let mut all = Vec::new();
     for value in &entry.values {
         match value.split_once(':') {
-            Some((id, path)) if path.starts_with('/') => all.push((id.to_owned(), path.to_owned())),
+            Some((id, path)) if path.starts_with('/') && credential(id) => {
+                all.push((id.to_owned(), literal(path)));
+            }
             _ => draft.lost(
                 format!("LoadCredential={value}"),
                 "keepd takes a credential from a file that is named in full",
@@ -119,16 +136,19 @@ fn credentials(entry: &Entry, draft: &mut Draft) -> Result<(), String> {
     if all.is_empty() { Ok(()) } else { draft.set("credentials", Value::Map(all)) }
 }
 
+fn credential(id: &str) -> bool {
+    !id.starts_with('.') && id.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
 fn output(key: &str, value: &str, draft: &mut Draft) -> Result<(), String> {
     let stdout = key == "StandardOutput";
     match value.split(':').next().unwrap_or(value) {
         "null" if stdout => draft.set("logs.stdout", "discard"),
         "null" => draft.set("logs.stderr", "discard"),
         "inherit" => Ok(()),
-        "journal" | "syslog" | "kmsg" | "journal+console" | "syslog+console" | "kmsg+console" => {
-            draft.note(format!("{key}: keepd keeps the output in a log of its own; keepctl logs shows it"));
-            Ok(())
-        }
+        // Beside keepd's own file, and of both streams.
+        "journal" | "journal+console" => draft.set("logs.forward", vec!["journal".to_owned()]),
+        "syslog" | "syslog+console" => draft.set("logs.forward", vec!["syslog".to_owned()]),
         "file" | "append" | "truncate" => {
             Err("keepd has a folder for each service's log, [daemon] log-dir".into())
         }
