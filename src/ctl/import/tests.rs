@@ -198,8 +198,10 @@ fn unit(service: &str) -> (Plan, Batch) {
 }
 
 fn lost(batch: &Batch) -> Vec<&str> {
-    let of = |r| if let &Remark::Lost { ref what, .. } = r { Some(what.as_str()) } else { None };
-    batch.drafts.iter().flat_map(|d| &d.remarks).chain(&batch.remarks).filter_map(of).collect()
+    fn what(remark: &Remark) -> Option<&str> {
+        if let Remark::Lost { what, .. } = remark { Some(what) } else { None }
+    }
+    batch.drafts.iter().flat_map(|d| &d.remarks).chain(&batch.remarks).filter_map(what).collect()
 }
 
 #[test]

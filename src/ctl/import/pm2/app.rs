@@ -108,7 +108,10 @@ fn map(draft: &mut Draft, app: &App, key: &str, value: &Json, folder: &Path) -> 
         "wait_ready" | "listen_timeout" => Err("[ready] is not supported by this version, and would not speak node's protocol".into()),
         "uid" | "user" => draft.set("user", text(value)),
         "gid" => draft.set("group", text(value)),
-        "merge_logs" | "combine_logs" => Ok(draft.note(format!("{key}: each instance has a log of its own; keepctl logs shows them together"))),
+        "merge_logs" | "combine_logs" => {
+            draft.note(format!("{key}: each instance has a log of its own; keepctl logs shows them together"));
+            Ok(())
+        }
         "log_date_format" | "time" => draft.set("logs.format", "timestamp"),
         "log_type" if text(value) == "json" => draft.set("logs.format", "json"),
         "out_file" | "output" | "error_file" | "error" | "log_file" | "log" | "out" | "err" => match text(value).as_str() {

@@ -109,8 +109,14 @@ fn include(
 fn supervisord(section: &Section, names: &Names, common: &mut Common, batch: &mut Batch) {
     for (key, value) in &section.keys {
         let outcome = names.expand(value).and_then(|value| match key.as_str() {
-            "user" => Ok(common.user = Some(value)),
-            "umask" => Ok(common.umask = Some(value)),
+            "user" => {
+                common.user = Some(value);
+                Ok(())
+            }
+            "umask" => {
+                common.umask = Some(value);
+                Ok(())
+            }
             "environment" => program::environment(&value).map(|e| common.environment = e),
             "minfds" => {
                 value.parse().map(|n| common.open_files = Some(n)).map_err(|_| "it is no number".into())
@@ -119,7 +125,8 @@ fn supervisord(section: &Section, names: &Names, common: &mut Common, batch: &mu
                 value.parse().map(|n| common.processes = Some(n)).map_err(|_| "it is no number".into())
             }
             "nodaemon" => {
-                Ok(batch.note("nodaemon: keepd stays in the foreground unless it is called with --daemonize"))
+                batch.note("nodaemon: keepd stays in the foreground unless it is called with --daemonize");
+                Ok(())
             }
             "logfile" | "logfile_maxbytes" | "logfile_backups" | "loglevel" | "silent" | "strip_ansi" => {
                 Err("keepd's own log is set in [daemon]: log-file, log-level".into())

@@ -184,7 +184,7 @@ pub(super) fn split(text: &str) -> Result<Vec<(String, bool)>, String> {
                 quote = Some(c);
                 word.get_or_insert_default().1 = false;
             }
-            (None, c) if c.is_whitespace() => out.extend(word.take().map(|(w, quoted)| (w, quoted))),
+            (None, c) if c.is_whitespace() => out.extend(word.take()),
             (_, '\\') => escaped(&mut chars, &mut word.get_or_insert((String::new(), true)).0)?,
             (_, c) => word.get_or_insert((String::new(), true)).0.push(c),
         }
