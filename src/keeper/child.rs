@@ -15,6 +15,7 @@ use super::{
     order::Kind,
     pipes::Pipes,
     provide::Provided,
+    spare::Taken,
     step::{Failure, Step},
     verify::Known,
 };
@@ -99,8 +100,7 @@ pub(super) struct Prepared<'a> {
     oom_score: i32,
     command: Command,
     provided: Provided,
-    /// See [`confine::enter`].
-    spare: Option<OwnedFd>,
+    taken: Taken,
 }
 
 impl<'a> Prepared<'a> {
@@ -111,7 +111,7 @@ impl<'a> Prepared<'a> {
         own: &'a Own,
         streams: Streams<'a>,
         main: Option<&'a OwnedFd>,
-        spare: Option<OwnedFd>,
+        taken: Taken,
     ) -> Result<Prepared<'a>, Failure> {
         let becoming = Becoming::new(launch, own.bounding)?;
         let main = main.map(AsFd::as_fd);
@@ -132,11 +132,11 @@ impl<'a> Prepared<'a> {
             // A job finds what its service has.
             Some(_) => Provided::default(),
         };
-        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command, provided, spare })
+        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command, provided, taken })
     }
 
     fn enter(&self) -> Result<Option<Rules>, Failure> {
-        confine::enter(self.launch, self.provided.credentials.as_ref(), self.spare.as_ref(), self.main)
+        confine::enter(self.launch, self.provided.credentials.as_ref(), &self.taken, self.main)
     }
 
     /// The child has become the service.

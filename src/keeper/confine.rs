@@ -3,14 +3,16 @@
 
 #![forbid(unsafe_code)]
 
-use super::step::{Failure, Step};
+use super::{
+    spare::{KEPT_OF_DEV, Taken},
+    step::{Failure, Step},
+};
 use crate::{
     plan::{LaunchSpec, ReadOnly, Sandbox},
     sys::{
         Errno, Result as Sys,
         landlock::Rules,
         namespace::{self as ns, Memory},
-        process,
     },
 };
 use std::{
@@ -25,34 +27,13 @@ const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Bounds of what a service can put into memory there.
 const TEMPORARY_SIZE: &str = "mode=1777,size=10%,nr_inodes=400k";
-/// Devices that no service can do harm with.
-const DEVICES: [(&str, u64, u64); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-const LINKS: [(&str, &str); 6] = [
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/ptmx", "pts/ptmx"),
-    // Where systemd's journal listens; elsewhere it leads nowhere.
-    ("/dev/log", "/run/systemd/journal/dev-log"),
-];
-/// What stays of the host's /dev.
-const KEPT_OF_DEV: [&str; 3] = ["/dev/pts", "/dev/shm", "/dev/mqueue"];
 
 /// Goes where the service is to be: a new place, or that of the main process behind `main`. The rules that it is
 /// to be held to once it is the service's user, where the kernel has such. `credentials`: the file system with them.
-/// `spare`: a network that nobody is in yet.
 pub(super) fn enter(
     launch: &LaunchSpec,
     credentials: Option<&OwnedFd>,
-    spare: Option<&OwnedFd>,
+    taken: &Taken,
     main: Option<BorrowedFd<'_>>,
 ) -> Result<Option<Rules>, Failure> {
     let sandbox = &launch.sandbox;
@@ -65,13 +46,11 @@ pub(super) fn enter(
         ns::join(main, mounts, network).map_err(failed(Step::Namespaces, "join those of the service"))?;
         return rules(sandbox);
     }
-    ns::open(mounts, network && spare.is_none()).map_err(failed(Step::Namespaces, "open new ones"))?;
-    if let Some(spare) = spare.filter(|_| network) {
-        ns::join_network(spare.as_fd()).map_err(failed(Step::Namespaces, "join a new network"))?;
-    } else if network {
-        ns::loopback_up().map_err(failed(Step::Namespaces, "bring up the loopback interface"))?;
+    if let Some(network) = &taken.network {
+        ns::join_network(network.as_fd()).map_err(failed(Step::Namespaces, "join a new network"))?;
     }
     if mounts {
+        ns::open().map_err(failed(Step::Namespaces, "open new ones"))?;
         read_only(sandbox)?;
         if sandbox.hide_home {
             for at in Sandbox::HOMES.into_iter().filter(|at| Path::new(at).exists()) {
@@ -85,8 +64,8 @@ pub(super) fn enter(
                     .map_err(failed(Step::Mount, &format!("give it a {at} of its own")))?;
             }
         }
-        if sandbox.private_devices {
-            devices().map_err(failed(Step::Mount, "give it a /dev of its own"))?;
+        if let Some(tree) = &taken.devices {
+            devices(tree).map_err(failed(Step::Mount, "give it a /dev of its own"))?;
         }
         // Nobody else ever sees them, and they are gone with the last process that does.
         if let (Some(secrets), Some(tree)) = (secrets, credentials) {
@@ -143,24 +122,16 @@ fn freeze(at: &str) -> Sys<()> {
     ns::put_tree(tree.as_fd(), place.as_fd())
 }
 
-fn devices() -> Sys<()> {
-    let mut kept: Vec<(&Path, OwnedFd)> = Vec::new();
-    for at in KEPT_OF_DEV.into_iter().map(Path::new).filter(|at| at.exists()) {
-        kept.push((at, ns::copy_tree(ns::place(at)?.as_fd())?));
-    }
+fn devices(tree: &OwnedFd) -> Sys<()> {
     let dev = Path::new("/dev");
-    ns::in_memory(dev, Memory::Devices, "mode=755,size=64k,nr_inodes=32")?;
-    // The service's own is set afterwards.
-    process::umask(0);
-    for (at, major, minor) in DEVICES {
-        ns::make_device(Path::new(at), major, minor)?;
+    let mut kept = Vec::new();
+    for at in KEPT_OF_DEV.into_iter().map(|name| dev.join(name)).filter(|at| at.exists()) {
+        let copy = ns::copy_tree(ns::place(&at)?.as_fd())?;
+        kept.push((at, copy));
     }
-    for (at, to) in LINKS {
-        ns::make_link(Path::new(at), to)?;
-    }
+    ns::put_tree(tree.as_fd(), ns::place(dev)?.as_fd())?;
     for (at, tree) in kept {
-        ns::make_dir(at)?;
-        ns::put_tree(tree.as_fd(), ns::place(at)?.as_fd())?;
+        ns::put_tree(tree.as_fd(), ns::place(&at)?.as_fd())?;
     }
     ns::read_only(ns::place(dev)?.as_fd(), false)
 }

@@ -12,6 +12,7 @@ use super::{
     measure,
     order::{Kind, LAUNCHER_FD, Launch, Order, PACKET_MAX, Report, Role},
     pipes::Pipes,
+    spare::{Spares, Taken},
     state::complain,
     step::{Failure, Step},
     tidy,
@@ -27,7 +28,7 @@ use crate::{
         cgroup, fd, file, identity,
         limits::{self, Pair},
         memory::Mapping,
-        namespace, packet,
+        packet,
         poll::{Interest, Poll},
         prctl,
         process::SingleThread,
@@ -36,7 +37,7 @@ use crate::{
     },
 };
 use std::{
-    cell::Cell,
+    cell::RefCell,
     mem,
     os::fd::{AsFd, OwnedFd},
 };
@@ -116,7 +117,7 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
             Err(e) => return Err(("a report", e)),
         }
         if let Some(launcher) = &mut launcher {
-            launcher.lay_in()?;
+            launcher.spares.get_mut().lay_in().map_err(at("its way back to its network"))?;
         }
     }
 }
@@ -132,17 +133,7 @@ struct Launcher {
     own: Own,
     base: Option<Base>,
     plan: Result<Mapping, String>,
-    network: Network,
-}
-
-/// Networks for services that want one of their own. To make one takes as long as all the rest of a launch, so the
-/// next one is made when a launch is done.
-#[derive(Default)]
-struct Network {
-    /// Ours.
-    own: Option<OwnedFd>,
-    spare: Cell<Option<OwnedFd>>,
-    wanted: Cell<bool>,
+    spares: RefCell<Spares>,
 }
 
 impl Launcher {
@@ -165,23 +156,8 @@ impl Launcher {
             own: Own::new(kind),
             base: base.map(Base::new).transpose().map_err(|e| ("its cgroup", e))?,
             plan: Err("no plan is held".into()),
-            network: Network::default(),
+            spares: RefCell::default(),
         })
-    }
-
-    /// Makes what the next launch may want, while nobody waits. A network that cannot be made, that launch finds out
-    /// about; but one that we could not leave again would be that of all services.
-    fn lay_in(&mut self) -> Result<(), (&'static str, Errno)> {
-        let network = &mut self.network;
-        if !network.wanted.replace(false) || network.spare.get_mut().is_some() {
-            return Ok(());
-        }
-        network.own = network.own.take().or_else(|| namespace::own_network().ok());
-        if let Some(own) = &network.own {
-            let made = namespace::new_network(own.as_fd()).map_err(|e| ("its way back to its network", e))?;
-            network.spare.set(made.ok());
-        }
-        Ok(())
     }
 
     fn take_plan(&mut self, generation: Generation, fds: &[OwnedFd]) {
@@ -220,10 +196,12 @@ impl Launcher {
             }
             _ => Streams::new(&spec, &pipes, self.null.as_fd()),
         };
-        let alone = spec.sandbox.private_network && launch.role == Role::Main;
-        self.network.wanted.set(alone);
-        let spare = if alone { self.network.spare.take() } else { None };
-        let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref(), spare);
+        let taken = match launch.role {
+            Role::Main => self.spares.borrow_mut().take(&spec.sandbox).map_err(unborn)?,
+            // They go where the main process is.
+            Role::Job { .. } | Role::Exec { .. } => Taken::default(),
+        };
+        let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref(), taken);
         let prepared = prepared.map_err(unborn)?;
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {

@@ -37,6 +37,7 @@ mod provide;
 mod requests;
 mod run;
 mod sessions;
+mod spare;
 mod state;
 mod step;
 mod tidy;

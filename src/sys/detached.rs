@@ -4,7 +4,7 @@
 use super::{Errno, Result};
 use nix::{
     fcntl::{OFlag, openat},
-    sys::stat::{Mode, fchmod},
+    sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, makedev, mkdirat, mknodat},
     unistd::{Gid, Uid, fchown},
 };
 use std::{
@@ -21,7 +21,8 @@ pub struct Detached(OwnedFd);
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-const NOSUID_NODEV_NOEXEC: libc::c_uint = 0x2 | 0x4 | 0x8;
+const NOSUID_NOEXEC: libc::c_uint = 0x2 | 0x8;
+const NODEV: libc::c_uint = 0x4;
 
 impl Detached {
     /// A new one, 0755, whose pages are never written to swap: a tmpfs, or a ramfs where the kernel is older than
@@ -57,7 +58,53 @@ impl Detached {
     }
 }
 
+/// A folder of devices, mounted nowhere, while it is filled. Everybody may read it and use the devices; no program in
+/// it is of use.
+#[derive(Debug)]
+pub struct Devices(OwnedFd);
+
+impl Devices {
+    /// A new one. EPERM without CAP_SYS_ADMIN.
+    pub fn new() -> Result<Devices> {
+        let options = [(c"mode", c"0755"), (c"size", c"64k"), (c"nr_inodes", c"32")];
+        mounted(c"tmpfs", &options, None, NOSUID_NOEXEC).map(Devices)
+    }
+
+    /// Makes a character device.
+    pub fn device(&self, name: &str, major: u64, minor: u64) -> Result<()> {
+        let all = Mode::from_bits_truncate(0o666);
+        mknodat(&self.0, name, SFlag::S_IFCHR, all, makedev(major, minor))?;
+        // Whatever our umask is.
+        fchmodat(&self.0, name, all, FchmodatFlags::FollowSymlink)
+    }
+
+    /// Makes a symbolic link.
+    pub fn link(&self, name: &str, to: &str) -> Result<()> {
+        nix::unistd::symlinkat(to, &self.0, name)
+    }
+
+    /// Makes a folder for something else to be put on.
+    pub fn folder(&self, name: &str) -> Result<()> {
+        mkdirat(&self.0, name, Mode::from_bits_truncate(0o755))
+    }
+
+    /// What is then to be put on a place.
+    pub fn done(self) -> OwnedFd {
+        self.0
+    }
+}
+
 fn create(kind: &CStr, flag: Option<&CStr>) -> Result<Detached> {
+    mounted(kind, &[(c"mode", c"0755")], flag, NOSUID_NOEXEC | NODEV).map(Detached)
+}
+
+/// Makes a file system, and mounts it nowhere.
+fn mounted(
+    kind: &CStr,
+    options: &[(&CStr, &CStr)],
+    flag: Option<&CStr>,
+    attributes: libc::c_uint,
+) -> Result<OwnedFd> {
     const CLOEXEC: libc::c_uint = 1;
     // SAFETY: fsopen takes a string and flags; the descriptor is new, and nobody else's.
     let context = unsafe { descriptor(libc::syscall(libc::SYS_fsopen, kind.as_ptr(), CLOEXEC)) }?;
@@ -69,14 +116,13 @@ fn create(kind: &CStr, flag: Option<&CStr>) -> Result<Detached> {
         };
         Errno::result(done).map(drop)
     };
-    set(FSCONFIG_SET_STRING, Some(c"mode"), Some(c"0755"))?;
+    options.iter().try_for_each(|(key, value)| set(FSCONFIG_SET_STRING, Some(key), Some(value)))?;
     if flag.is_some() {
         set(FSCONFIG_SET_FLAG, flag, None)?;
     }
     set(FSCONFIG_CMD_CREATE, None, None)?;
     // SAFETY: fsmount takes a descriptor and flags; the descriptor that it gives is new, and nobody else's.
-    unsafe { descriptor(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, NOSUID_NODEV_NOEXEC)) }
-        .map(Detached)
+    unsafe { descriptor(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, attributes)) }
 }
 
 /// # Safety

@@ -4,7 +4,7 @@
 use super::{Errno, Result};
 use nix::{
     mount::{MsFlags, mount},
-    sys::stat::{Mode, SFlag, makedev, mknod},
+    sys::stat::Mode,
 };
 use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -18,14 +18,11 @@ fn flags(mounts: bool, network: bool) -> libc::c_int {
     (if mounts { libc::CLONE_NEWNS } else { 0 }) | (if network { libc::CLONE_NEWNET } else { 0 })
 }
 
-/// Opens namespaces of our own, in which mounts neither come from outside nor go there.
-pub fn open(mounts: bool, network: bool) -> Result<()> {
+/// Opens a namespace of mounts of our own: they neither come from outside nor go there.
+pub fn open() -> Result<()> {
     // SAFETY: unshare takes a number; memory and descriptors stay shared as they are.
-    Errno::result(unsafe { libc::unshare(flags(mounts, network)) })?;
-    if mounts {
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-    }
-    Ok(())
+    Errno::result(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
 }
 
 /// The network namespace that we are in.
@@ -37,7 +34,9 @@ pub fn own_network() -> Result<OwnedFd> {
 /// A network namespace that nobody is in yet, its loopback interface up. To make it we are in it for a moment, and
 /// then in `own` again; the outer error is that we could not go back.
 pub fn new_network(own: BorrowedFd<'_>) -> Result<Result<OwnedFd>> {
-    let made = open(false, true).and_then(|()| loopback_up()).and_then(|()| own_network());
+    // SAFETY: unshare takes a number; memory and descriptors stay shared as they are.
+    let opened = Errno::result(unsafe { libc::unshare(libc::CLONE_NEWNET) });
+    let made = opened.and_then(|_| loopback_up()).and_then(|()| own_network());
     join_network(own).map(|()| made)
 }
 
@@ -54,7 +53,7 @@ pub fn join(pidfd: BorrowedFd<'_>, mounts: bool, network: bool) -> Result<()> {
 }
 
 /// Brings up the loopback interface of a network of our own.
-pub fn loopback_up() -> Result<()> {
+fn loopback_up() -> Result<()> {
     // SAFETY: socket takes three numbers.
     let fd = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: new, and nobody else's.
@@ -131,8 +130,6 @@ pub enum Memory {
     Empty,
     /// All but devices and set-user-ID programs.
     Files,
-    /// Devices, and no programs.
-    Devices,
 }
 
 /// Mounts an empty file system in memory; `options` bound its size.
@@ -141,22 +138,6 @@ pub fn in_memory(at: &Path, what: Memory, options: &str) -> Result<()> {
         | match what {
             Memory::Empty => MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY,
             Memory::Files => MsFlags::MS_NODEV,
-            Memory::Devices => MsFlags::MS_NOEXEC,
         };
     mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))
-}
-
-/// Makes a character device that everybody may use; the umask is to be 0.
-pub fn make_device(at: &Path, major: u64, minor: u64) -> Result<()> {
-    mknod(at, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))
-}
-
-/// Makes a symbolic link.
-pub fn make_link(at: &Path, to: &str) -> Result<()> {
-    nix::unistd::symlinkat(to, nix::fcntl::AT_FDCWD, at)
-}
-
-/// Makes a folder.
-pub fn make_dir(at: &Path) -> Result<()> {
-    nix::unistd::mkdir(at, Mode::from_bits_truncate(0o755))
 }

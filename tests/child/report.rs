@@ -70,13 +70,14 @@ fn read(file: &str) -> std::io::Result<String> {
     std::fs::read_to_string(file)
 }
 
-/// Place to options, of the topmost mount at each place.
+/// Place to options, of the topmost mount at each place: the one that no other at that place lies on. The order of
+/// the lines tells nothing of it.
 fn mounts() -> std::io::Result<BTreeMap<String, String>> {
-    let fields = |line: &str| {
-        let fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        (fields[4].clone(), fields[5].clone())
-    };
-    Ok(read("/proc/self/mountinfo")?.lines().map(fields).collect())
+    let text = read("/proc/self/mountinfo")?;
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let covered = |m: &[&str]| lines.iter().any(|other| other[4] == m[4] && other[1] == m[0]);
+    let top = lines.iter().filter(|m| !covered(m));
+    Ok(top.map(|m| (m[4].to_owned(), m[5].to_owned())).collect())
 }
 
 fn interfaces() -> std::io::Result<Vec<String>> {
