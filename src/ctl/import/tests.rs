@@ -135,9 +135,14 @@ fn no_key_of_a_unit_gets_lost_in_silence() {
         let copy = dir.path().join(file.file_name().unwrap());
         let printed = |text: &str| {
             fs::write(&copy, text).unwrap();
-            imported(From::Systemd, std::slice::from_ref(&copy), Mode::System).toml("x")
+            let batch = imported(From::Systemd, std::slice::from_ref(&copy), Mode::System);
+            (batch.toml("x"), batch.drafts[0].refused.is_some())
         };
         let whole = printed(&text);
+        // What is left out as a whole is not told key by key.
+        if whole.1 {
+            continue;
+        }
         let lines: Vec<&str> = text.lines().collect();
         for (index, line) in lines.iter().enumerate().filter(|(_, l)| l.contains('=')) {
             keys += 1;

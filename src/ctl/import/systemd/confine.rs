@@ -181,6 +181,8 @@ fn new_privileges(value: &str, unit: &Unit, draft: &mut Draft) -> Result<(), Str
     draft.set("sandbox.no-new-privileges", false)
 }
 
+const BOUNDED: &str = "CapabilityBoundingSet: a service of an ordinary user has none but AmbientCapabilities";
+
 /// Both keys at once: an ordinary user's service has the ambient ones, root's has what the bounding set leaves it.
 fn capabilities(unit: &Unit, draft: &mut Draft) -> Result<(), String> {
     let entry = |key: &str| unit.entries.iter().find(|e| e.section == "Service" && e.key == key);
@@ -188,7 +190,13 @@ fn capabilities(unit: &Unit, draft: &mut Draft) -> Result<(), String> {
     let chosen = match (root, entry("AmbientCapabilities"), entry("CapabilityBoundingSet")) {
         (true, _, Some(bounding)) => bounding,
         (true, ..) => return Ok(()),
-        (false, Some(ambient), _) => ambient,
+        (false, Some(ambient), bounding) => {
+            let more = |b: &Entry| Some(!set(&b.values).ok()?.without(set(&ambient.values).ok()?).is_empty());
+            if bounding.and_then(more) == Some(true) {
+                draft.note(BOUNDED);
+            }
+            ambient
+        }
         (false, None, _) => {
             draft.note(
                 "CapabilityBoundingSet: a service of an ordinary user has none but AmbientCapabilities",
