@@ -23,6 +23,7 @@ mod sandbox;
 mod schema;
 mod service;
 mod settings;
+mod single;
 mod source;
 mod users;
 mod value;
@@ -31,9 +32,11 @@ mod words;
 pub use diagnostic::{Diagnostic, Format, render_all};
 pub use options::Options;
 pub use schema::keys;
+pub use single::takes;
 pub use users::{Account, Databases};
+pub use words::split_words;
 
-use crate::plan::{Millis, Plan};
+use crate::plan::{Millis, Mode, Plan};
 use diagnostic::{At, Problems};
 use document::Document;
 use source::Source;
@@ -84,3 +87,6 @@ pub fn load(options: &Options) -> Result<Plan, Vec<Diagnostic>> {
         _ => Err(problems.diagnostics(&sources)),
     }
 }
+
+#[cfg(test)]
+mod json_schema_tests;

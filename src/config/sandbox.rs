@@ -12,7 +12,7 @@ use super::{
 use crate::plan::{Capabilities, Identity, LaunchSpec, Mode, ReadOnly, Sandbox, Scheduling, Syscalls};
 
 /// Keys that take root to hold.
-const ROOTS: [&str; 7] = [
+pub(super) const ROOTS: [&str; 7] = [
     "sandbox.capabilities",
     "sandbox.private-tmp",
     "sandbox.read-only",

@@ -51,6 +51,11 @@ pub(super) fn split(text: &str) -> Result<Split, &'static str> {
     Ok(out)
 }
 
+/// The words of a command line; the error is a clause.
+pub fn split_words(text: &str) -> Result<Vec<String>, &'static str> {
+    split(text).map(|s| s.words)
+}
+
 fn double_quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), &'static str> {
     loop {
         match chars.next() {

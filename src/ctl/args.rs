@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 const STATUSES: &str = "\
 Exit status: 0 as wished; 1 did not get there; 2 usage; 3 a listed service is not running; 4 unknown name; \
-69 keepd not reachable; 77 not permitted; 78 configuration broken.
+5 not all was imported; 69 keepd not reachable; 77 not permitted; 78 configuration broken.
 The socket is the one of --socket, else of $KEEPD_SOCKET, else /run/keepd/api.sock, else the user's own.";
 
 /// As the API has it.
@@ -46,6 +46,8 @@ pub(super) enum Command {
     Exec(ExecArgs),
     /// Check configuration files, without keepd
     Check(CheckArgs),
+    /// Print what another supervisor is configured with as keepd's configuration
+    Import(super::import::ImportArgs),
     /// Show what `apply` would change
     Plan(PlanArgs),
     /// Take the configuration files over, all or nothing

@@ -13,6 +13,8 @@ pub(super) const CHANGES: u8 = 2;
 pub(super) const NOT_RUNNING: u8 = 3;
 /// No service has this name.
 pub(super) const UNKNOWN: u8 = 4;
+/// `import` could not take everything over.
+pub(super) const LEFT_OUT: u8 = 5;
 /// keepd cannot be reached.
 pub(super) const UNREACHABLE: u8 = 69;
 /// Not permitted.

@@ -1,5 +1,5 @@
 //! The client, `keepctl`: arguments to calls of the API, answers to text and an exit status. It holds no state and
-//! decides nothing; all but `check` and `completions` is asked of the daemon.
+//! decides nothing; all but `check`, `import` and `completions` is asked of the daemon.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod complete;
 mod events;
 mod exec;
 mod fail;
+mod import;
 mod logs;
 mod plan;
 mod select;
@@ -82,6 +83,7 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Events(a) => events::run(&server, &a, &mut out).await,
             Command::Exec(a) => exec::run(&server, &a).await,
             Command::Check(a) => check::run(&a, look, &mut out),
+            Command::Import(a) => import::run(&a, &mut out, &mut io::stderr()),
             Command::Plan(a) => plan::plan(&server, &a, look, &mut out).await,
             Command::Apply(a) => plan::apply(&server, &a, look, &mut out).await,
             Command::Reopen => shutdown::reopen(&server, &mut out).await,
