@@ -31,6 +31,7 @@ mod words;
 
 pub use diagnostic::{Diagnostic, Format, render_all};
 pub use options::Options;
+pub use schema::keys;
 pub use single::takes;
 pub use users::{Account, Databases};
 pub use words::split_words;

@@ -270,6 +270,21 @@ static LOGS: &[Key] = &[
     key("logs.forward", Words(&["journal", "syslog"])),
 ];
 
+/// The path of every key there is, also of those that this version refuses: for documentation that leaves none out.
+pub fn keys() -> Vec<&'static str> {
+    fn walk(keys: &'static [Key], out: &mut Vec<&'static str>) {
+        for key in keys {
+            out.push(key.path);
+            if let Table(inner) = key.kind {
+                walk(inner, out);
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    walk(ROOT, &mut paths);
+    paths
+}
+
 /// The key that somebody who wrote `wrong` may have meant: the same name in another table of a service, or
 /// else a sibling of a like name.
 pub(super) fn suggest(wrong: &str, siblings: &'static [Key]) -> Option<&'static str> {

@@ -1,6 +1,8 @@
 //! The command line. Names here are a contract with scripts.
 
+use super::complete;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 use std::path::PathBuf;
 
 const STATUSES: &str = "\
@@ -55,12 +57,16 @@ pub(super) enum Command {
     /// Stop all services in order, then keepd itself
     Shutdown(ShutdownArgs),
     /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell that is to load it
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Services, instances, or patterns such as `web*`
+    #[arg(add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -70,7 +76,7 @@ pub(super) struct StatusArgs {
 #[derive(Debug, Args)]
 pub(super) struct ActArgs {
     /// Services, instances, or patterns such as `web*`
-    #[arg(required_unless_present = "all", value_name = "NAME")]
+    #[arg(required_unless_present = "all", value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
     /// All services
     #[arg(long, conflicts_with = "names")]
@@ -88,7 +94,7 @@ pub(super) struct SignalArgs {
     #[arg(value_name = "SIG")]
     pub(super) signal: String,
     /// Services, instances, or patterns such as `web*`
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -108,7 +114,7 @@ pub(super) struct WaitArgs {
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
     /// Services, instances, or patterns such as `web*`; all where none is named
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
     /// Go on with what comes
     #[arg(short, long)]
@@ -161,7 +167,7 @@ pub(super) struct ExecArgs {
     #[arg(short = 'T', long)]
     pub(super) no_terminal: bool,
     /// A service or instance that is running
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     pub(super) name: String,
     /// Program and arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]

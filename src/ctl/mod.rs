@@ -7,6 +7,7 @@ mod act;
 mod args;
 mod check;
 mod client;
+mod complete;
 mod events;
 mod exec;
 mod fail;
@@ -38,6 +39,15 @@ const OUTPUT: usize = 64 * 1024;
 
 /// Does what the command line says and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match complete::answer(&args) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(fail::USAGE);
+        }
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -78,7 +88,7 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Apply(a) => plan::apply(&server, &a, look, &mut out).await,
             Command::Reopen => shutdown::reopen(&server, &mut out).await,
             Command::Shutdown(a) => shutdown::run(&server, &a, &mut out).await,
-            Command::Completions { shell } => completions(shell, &mut out),
+            Command::Completions { shell } => Ok(completion_script(shell, &mut out).map(|()| 0)?),
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -88,9 +98,12 @@ fn run(cli: Cli) -> Result<u8, Fail> {
     result
 }
 
-fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> Result<u8, Fail> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "keepctl", &mut script);
-    out.write_all(&script)?;
-    Ok(0)
+/// The command line as clap knows it, for documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Writes the completion script for a shell, as `keepctl completions` prints it.
+pub fn completion_script(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<()> {
+    complete::script(shell, out)
 }

@@ -41,10 +41,11 @@ pub(super) struct Log {
     pub(super) stderr_file: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
-struct List<'a> {
+/// All services.
+#[derive(Debug, Deserialize)]
+pub(super) struct List<'a> {
     #[serde(borrow)]
-    services: Vec<Listed<'a>>,
+    pub(super) services: Vec<Listed<'a>>,
 }
 
 /// The list of all services as keepd gives it.
