@@ -11,7 +11,10 @@ use crate::plan::{Capabilities, Name};
 use serde_json::{Map, Value, json};
 use std::{fs, path::Path};
 
-const TIME: &str = r"^([0-9]+(\.[0-9]+)?d)?([0-9]+(\.[0-9]+)?h)?([0-9]+(\.[0-9]+)?m)?([0-9]+(\.[0-9]+)?s)?([0-9]+(\.[0-9]+)?ms)?$";
+const TIME: &str = concat!(
+    r"^([0-9]+(\.[0-9]+)?d)?([0-9]+(\.[0-9]+)?h)?([0-9]+(\.[0-9]+)?m)?",
+    r"([0-9]+(\.[0-9]+)?s)?([0-9]+(\.[0-9]+)?ms)?$",
+);
 const SIZE: &str = r"[0-9]+(\.[0-9]+)?(B|[KMGT](iB)?)?";
 const SIGNAL: &str = r"^[A-Za-z][A-Za-z0-9]*([+-][0-9]+)?$";
 
@@ -35,7 +38,8 @@ fn shape(kind: &Kind) -> Option<Value> {
         Kind::Account => json!({ "type": ["string", "integer"] }),
         Kind::Names => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Command => {
-            json!({ "anyOf": [{ "type": "array", "items": { "type": "string" } }, { "type": "string", "minLength": 1 }] })
+            let words = json!({ "type": "array", "items": { "type": "string" } });
+            json!({ "anyOf": [words, { "type": "string", "minLength": 1 }] })
         }
         Kind::Count(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Whole(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
@@ -154,9 +158,10 @@ fn table(keys: &'static [Key], section: &Section<'_>, built_in: &toml::Table, do
 }
 
 fn services() -> Value {
+    let name = format!("^[a-z0-9][a-z0-9._-]{{0,{}}}$", Name::MAX - 1);
     json!({
         "type": "object",
-        "patternProperties": { format!("^[a-z0-9][a-z0-9._-]{{0,{}}}$", Name::MAX - 1): { "$ref": "#/definitions/service" } },
+        "patternProperties": { name: { "$ref": "#/definitions/service" } },
         "additionalProperties": false,
     })
 }

@@ -12,7 +12,8 @@ pub(super) fn import(path: &Path, text: &str, setting: &Setting, batch: &mut Bat
     let kind = name.rsplit('.').next().unwrap_or("");
     if matches!(kind, "js" | "cjs" | "mjs" | "ts") {
         return Err(format!(
-            "it is a program, which is not run here; its JSON comes from\n  node -p 'JSON.stringify(require(\"./{name}\"))' > ecosystem.json"
+            "it is a program, which is not run here; its JSON comes from\n  node -p \
+                 'JSON.stringify(require(\"./{name}\"))' > ecosystem.json"
         ));
     }
     if matches!(kind, "yml" | "yaml") {

@@ -213,7 +213,8 @@ fn lost(batch: &Batch) -> Vec<&str> {
 fn a_unit_means_the_same_here() {
     let (plan, batch) = unit(
         "User=web\nRestart=on-failure\nRestartSec=2\nStartLimitBurst=3\nStartLimitIntervalSec=60\nKillSignal=INT\n\
-         TimeoutStopSec=1min 30s\nAmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
+         TimeoutStopSec=1min 30s\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n\
+         CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
          LimitNOFILE=1024:infinity\nEnvironment=\"A=x y\" B=${Z}\nEnvironmentFile=-/etc/default/x\nUMask=0027\n\
          SuccessExitStatus=143\nProtectSystem=strict\nReadWritePaths=/var/lib/x\nExecReload=/bin/kill -USR1 $MAINPID",
     );
@@ -343,8 +344,10 @@ fn program(text: &str, env: &[(&str, &str)]) -> (Plan, Batch) {
 #[test]
 fn a_program_means_the_same_here() {
     let (plan, batch) = program(
-        "[program:w]\ncommand=/bin/w 'a b' $X %(process_num)d\nprocess_name=%(program_name)s_%(process_num)d\nnumprocs=2\n\
-         user=web\nautorestart=false\nexitcodes=0,3\nstopsignal=USR1\nstopwaitsecs=5\numask=027\nredirect_stderr=false\n\
+        "[program:w]\ncommand=/bin/w 'a b' $X %(process_num)d\n\
+         process_name=%(program_name)s_%(process_num)d\nnumprocs=2\n\
+         user=web\nautorestart=false\nexitcodes=0,3\nstopsignal=USR1\nstopwaitsecs=5\numask=027\n\
+         redirect_stderr=false\n\
          stdout_logfile_maxbytes=1MB\nstdout_logfile_backups=2\nenvironment=A=\"${B}\"\n",
         &[],
     );

@@ -128,11 +128,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_written_is_read_back(name in ".{1,12}", text in "(?s).{0,40}", list in prop::collection::vec("(?s).{0,9}", 0..4)) {
+        fn whatever_is_written_is_read_back(
+            name in ".{1,12}",
+            text in "(?s).{0,40}",
+            list in prop::collection::vec("(?s).{0,9}", 0..4),
+        ) {
             let value = Value::Map(vec![(name.clone(), text.clone())]);
-            let back = read(&format!("a = {value}\nb = {}\n{} = 1\n", Value::List(list.clone()), key(&format!("k{name}"))));
+            let long = key(&format!("k{name}"));
+            let back = read(&format!("a = {value}\nb = {}\n{long} = 1\n", Value::List(list.clone())));
             prop_assert_eq!(back["a"][&name].as_str(), Some(text.as_str()));
-            let items: Vec<_> = back["b"].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect();
+            let items = back["b"].as_array().unwrap().iter();
+            let items: Vec<_> = items.map(|v| v.as_str().unwrap().to_owned()).collect();
             prop_assert_eq!(items, list);
             let name = format!("k{name}");
             prop_assert!(back.contains_key(&name));

@@ -74,13 +74,21 @@ fn map(draft: &mut Draft, app: &App, key: &str, value: &Json, folder: &Path) -> 
     match key {
         "script" => command(draft, app, &text(value), folder),
         // Read where the command is put together, or where the folder is.
-        "name" | "args" | "cwd" | "interpreter" | "exec_interpreter" | "node_args" | "interpreter_args" => Ok(()),
+        "name" | "args" | "cwd" | "interpreter" | "exec_interpreter" | "node_args" | "interpreter_args" => {
+            Ok(())
+        }
         "instances" => instances(draft, app, value),
         "exec_mode" if matches!(text(value).as_str(), "fork" | "fork_mode") => Ok(()),
-        "exec_mode" => Err("keepd shares no port between instances: give each its own by `port`, or let the program share it".into()),
+        "exec_mode" => {
+            Err("keepd shares no port between instances: give each its own by `port`, or let the \
+             program share it"
+                .into())
+        }
         "env" => env(value).and_then(|vars| draft.env(vars)),
         "increment_var" => port(draft, app, &text(value)),
-        "instance_var" if app.contains_key("instances") => draft.env(vec![(text(value), "${instance}".into())]),
+        "instance_var" if app.contains_key("instances") => {
+            draft.env(vec![(text(value), "${instance}".into())])
+        }
         "kill_timeout" => time(value).and_then(|t| draft.set("stop-timeout", t)),
         "min_uptime" => time(value).and_then(|t| draft.set("backoff.reset-after", t)),
         "max_restarts" => breaker(draft, app, value),
@@ -105,20 +113,25 @@ fn map(draft: &mut Draft, app: &App, key: &str, value: &Json, folder: &Path) -> 
             draft.set("watch.memory", size)
         }
         "wait_ready" | "listen_timeout" if value == &Json::Bool(false) => Ok(()),
-        "wait_ready" | "listen_timeout" => Err("[ready] is not supported by this version, and would not speak node's protocol".into()),
+        "wait_ready" | "listen_timeout" => Err("[ready] is not supported by this version, and would not \
+             speak node's protocol"
+            .into()),
         "uid" | "user" => draft.set("user", text(value)),
         "gid" => draft.set("group", text(value)),
         "merge_logs" | "combine_logs" => {
-            draft.note(format!("{key}: each instance has a log of its own; keepctl logs shows them together"));
+            draft
+                .note(format!("{key}: each instance has a log of its own; keepctl logs shows them together"));
             Ok(())
         }
         "log_date_format" | "time" => draft.set("logs.format", "timestamp"),
         "log_type" if text(value) == "json" => draft.set("logs.format", "json"),
-        "out_file" | "output" | "error_file" | "error" | "log_file" | "log" | "out" | "err" => match text(value).as_str() {
-            "/dev/null" | "NULL" if key.starts_with("out") => draft.set("logs.stdout", "discard"),
-            "/dev/null" | "NULL" if key.starts_with("err") => draft.set("logs.stderr", "discard"),
-            _ => Err("keepd has a folder for each service's log, [daemon] log-dir".into()),
-        },
+        "out_file" | "output" | "error_file" | "error" | "log_file" | "log" | "out" | "err" => {
+            match text(value).as_str() {
+                "/dev/null" | "NULL" if key.starts_with("out") => draft.set("logs.stdout", "discard"),
+                "/dev/null" | "NULL" if key.starts_with("err") => draft.set("logs.stderr", "discard"),
+                _ => Err("keepd has a folder for each service's log, [daemon] log-dir".into()),
+            }
+        }
         _ if key.starts_with("env_") => {
             let vars = env(value)?;
             draft.note(format!("{key}: it is in effect with --profile {}", &key[4..]));

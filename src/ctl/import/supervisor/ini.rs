@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_supervisord_reads_them() {
-        let text = "; c\n[program:a] ; x\ncommand = /bin/a -x ; y\n  --more;z ; w\n# no\nUser: web\nuser=ann\n\n[b]\nx=#1\n[program:a]\ny=\n";
+        let text = "; c\n[program:a] ; x\ncommand = /bin/a -x ; y\n  --more;z ; w\n# \
+            no\nUser: web\nuser=ann\n\n[b]\nx=#1\n[program:a]\ny=\n";
         let sections = parse(text).unwrap();
         assert_eq!(sections.len(), 2);
         assert_eq!(sections[0].get("command"), Some("/bin/a -x\n--more;z"));

@@ -139,7 +139,10 @@ fn map(draft: &mut Draft, section: &Section, key: &str, value: &str) -> Result<(
         "stopwaitsecs" => draft.set("stop-timeout", seconds(number(value)?)),
         "stopasgroup" | "killasgroup" => {
             if boolean(value)? {
-                draft.note(format!("{key}: a stop always ends every process of the service; stop-signal goes to the main one first"));
+                draft.note(format!(
+                    "{key}: a stop always ends every process of the service; stop-signal \
+                     goes to the main one first"
+                ));
             }
             Ok(())
         }
@@ -187,7 +190,12 @@ fn retries(draft: &mut Draft, section: &Section, retries: u64) -> Result<(), Str
     draft.set("breaker.failures", i64::try_from(retries + 1).unwrap_or(i64::MAX))?;
     draft.set("breaker.within", seconds(within))?;
     draft.set("breaker.retry-every", "never")?;
-    draft.note(format!("startretries: after {} failures within {} it stays failed; later failures of a long run count as well", retries + 1, seconds(within)));
+    draft.note(format!(
+        "startretries: after {} failures within {} it stays failed; later failures of a long \
+         run count as well",
+        retries + 1,
+        seconds(within)
+    ));
     Ok(())
 }
 

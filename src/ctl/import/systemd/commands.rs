@@ -42,7 +42,9 @@ fn kind(kind: &str, draft: &mut Draft) -> Result<(), String> {
         "dbus" => Err("keepd does not wait for a name on D-Bus: it is ready as soon as it runs".into()),
         "forking" => {
             draft.set("autostart", false)?;
-            Err("keepd holds the program itself: give `command` its option to stay in the foreground (often -f, -F, -D or --foreground), then remove autostart = false".into())
+            Err("keepd holds the program itself: give `command` its option to stay in the foreground (often \
+                 -f, -F, -D or --foreground), then remove autostart = false"
+                .into())
         }
         _ => Err("systemd does not know it either".into()),
     }

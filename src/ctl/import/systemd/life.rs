@@ -177,7 +177,10 @@ fn kill_mode(value: &str, draft: &mut Draft) -> Result<(), String> {
     match value {
         "mixed" => Ok(()),
         "control-group" => {
-            draft.note("KillMode=control-group: stop-signal goes to the main process first, then to what it leaves behind");
+            draft.note(
+                "KillMode=control-group: stop-signal goes to the main process first, then to what it \
+                 leaves behind",
+            );
             Ok(())
         }
         _ => Err("nothing of a service outlives its stop".into()),

@@ -99,7 +99,11 @@ mod tests {
     #[test]
     fn units_are_read_as_systemd_reads_them() {
         let mut unit = Unit::default();
-        unit.read("# c\n[Unit]\nAfter=a b\nAfter = c\n[Service]\nExecStart=/bin/a \\\n# between\n  --more\nUser=x\nUser=y\nUMask=\n").unwrap();
+        unit.read(
+            "# c\n[Unit]\nAfter=a b\nAfter = c\n\
+            [Service]\nExecStart=/bin/a \\\n# between\n  --more\nUser=x\nUser=y\nUMask=\n",
+        )
+        .unwrap();
         assert_eq!(unit.entries[0].words(), ["a", "b", "c"]);
         assert_eq!(unit.get("ExecStart"), Some("/bin/a    --more"));
         assert_eq!((unit.get("User"), unit.get("UMask")), (Some("y"), None));
