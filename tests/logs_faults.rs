@@ -271,7 +271,8 @@ fn a_file_system_that_turned_read_only_is_written_again_once_it_is_repaired() {
     let message = rig.in_trouble("web");
     assert!(message.contains("Read-only file system") || message.contains("Input/output"), "{message}");
     input.write_all(lines(2000..3000).as_bytes()).unwrap();
-    image.unmount();
+    // Not lazily: it would be the same broken one that is mounted again, as long as a try to write holds a file.
+    wait_until("it can be unmounted", || mount::umount2(&image.at, mount::MntFlags::empty()).is_ok());
     let check = || run("e2fsck", &["-fy", image.file.to_str().unwrap()]);
     // It says 1 where it has repaired something, and 0 the next time.
     wait_until("it is repaired", || check() || check());
