@@ -125,7 +125,8 @@ fn head(name: &str, section: &str, about: &str, date: &str) -> String {
 fn part(render: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Result<String> {
     let mut out = Vec::new();
     render(&mut out)?;
-    let text = String::from_utf8(out)?.replace(".br\n\n.br\n", ".sp\n");
+    // The string that it uses for an apostrophe is defined in what is left out below.
+    let text = String::from_utf8(out)?.replace("\\*(Aq", "\\(aq").replace(".br\n\n.br\n", ".sp\n");
     let lines =
         text.lines().filter(|l| !l.starts_with(".SH") && !l.starts_with(".ie ") && !l.starts_with(".el "));
     Ok(lines.map(|l| format!("{l}\n")).collect())
