@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Daemon, LATER, is_alive, read_log, rotated, service, signal, wait_for};
+use common::{Daemon, Dice, LATER, is_alive, read_log, rotated, service, signal, wait_for};
 use nix::sys::signal::Signal;
 use std::{fs, time::Duration};
 
@@ -19,18 +19,6 @@ const WRITER: &str = "i=0; trap 'echo $i > last.$NAME; exit 0' TERM; while :; do
 const EXITER: &str = "echo run >> runs.$NAME; n=$(wc -l < runs.$NAME); \
                       echo \"run $n\"; sleep 0.03; \
                       exit $((n % 200 + 1))";
-
-/// A repeatable stream of numbers (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
 
 fn kills() -> u64 {
     std::env::var("KEEPD_MANAGER_KILLS").map_or(50, |n| n.parse().unwrap())

@@ -10,7 +10,9 @@ mod numbered;
 
 mod common;
 
-use common::{Daemon, LATER, Setup, helper, is_root, passwd, read_log, rotated, signal, skip, wait_for};
+use common::{
+    Daemon, Dice, LATER, Setup, helper, is_root, passwd, read_log, rotated, signal, skip, wait_for,
+};
 use nix::{mount, sched, sys::signal::Signal};
 use numbered::{Mode, line};
 use std::{
@@ -31,18 +33,6 @@ const ROOM: &str = "192m";
 /// The manager has a user of its own, as where keepd is installed: what the host grants root of pipes is taken by
 /// those of the services.
 const DAEMON: &str = "user = \"daemon\"\nrestart-budget = { starts = 1000, within = \"1m\" }";
-
-/// A repeatable stream of numbers (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
 
 /// What has been read of one log.
 struct Audit {

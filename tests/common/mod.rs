@@ -712,3 +712,15 @@ pub fn read_log(path: &Path) -> Option<String> {
     }
     fs::read_to_string(path).ok()
 }
+
+/// A repeatable stream of numbers (xorshift).
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
