@@ -2,7 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod brief;
 pub mod exec;
+
+pub use brief::{Brief, BriefLog, Briefs};
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;

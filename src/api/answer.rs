@@ -8,7 +8,10 @@ use super::{
     route::{self, Call, Miss, Role, Route},
 };
 use crate::{
-    manager::{Action, Handle},
+    manager::{
+        Action, Handle,
+        snapshot::{Snapshot, View},
+    },
     plan::signal::parse_signal,
     sys::{self, peer::Peer},
     wire,
@@ -20,6 +23,7 @@ use hyper::{
     body::{Body as _, Incoming},
     header::{ALLOW, CACHE_CONTROL, EXPECT, HeaderMap, HeaderValue},
 };
+use serde::Serialize;
 use std::time::Duration;
 
 /// How long an action is waited for where the caller says nothing.
@@ -80,7 +84,8 @@ async fn call(
     let body = read(body, waits, &context.limits).await?;
     match route.call {
         Call::Status => Ok(json(StatusCode::OK, &status(handle))),
-        Call::Services => Ok(services(handle)),
+        Call::Services if query.flag("brief", false)? => Ok(services(&handle.snapshot(), 256, View::brief)),
+        Call::Services => Ok(services(&handle.snapshot(), 768, View::at)),
         Call::Service => {
             let mut found = handle.detail(name);
             if found.len() > 1 {
@@ -158,16 +163,20 @@ fn status(handle: &Handle) -> wire::Status {
 }
 
 /// One service after the other goes into the text, so that a thousand of them need no thousand copies at once.
-fn services(handle: &Handle) -> Response<Body> {
-    let snapshot = handle.snapshot();
+/// `size`: of one, about.
+fn services<'a, T: Serialize>(
+    snapshot: &'a Snapshot,
+    size: usize,
+    show: impl Fn(&'a View, u64) -> T,
+) -> Response<Body> {
     let now_ms = sys::clock::boottime_ms();
-    let mut text = Vec::with_capacity(64 + snapshot.services.len() * 768);
+    let mut text = Vec::with_capacity(64 + snapshot.services.len() * size);
     text.extend_from_slice(b"{\"services\":[");
     for (i, view) in snapshot.services.iter().enumerate() {
         if i > 0 {
             text.push(b',');
         }
-        if let Err(e) = serde_json::to_writer(&mut text, &view.at(now_ms)) {
+        if let Err(e) = serde_json::to_writer(&mut text, &show(view, now_ms)) {
             // The type is plain data; only a bug could bring this about.
             return Refused::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response();
         }

@@ -52,7 +52,7 @@ const WAIT: &[&str] = &["wait", "timeout"];
 /// The table.
 pub const ROUTES: &[Route] = &[
     get("/v1/status", &[], Call::Status),
-    get("/v1/services", &[], Call::Services),
+    get("/v1/services", &["brief"], Call::Services),
     get("/v1/services/{name}", &[], Call::Service),
     get(
         "/v1/services/{name}/logs",

@@ -5,9 +5,9 @@
 use super::{
     args::Cli,
     client::{Server, decode},
-    select::{self, List},
-    socket,
+    select, socket,
 };
+use crate::wire::Briefs;
 use clap::CommandFactory;
 use clap_complete::{CompleteEnv, CompletionCandidate, Shell, env::Shells};
 use std::{
@@ -57,7 +57,7 @@ pub(super) fn services() -> Vec<CompletionCandidate> {
 
 /// The names in a list of services as keepd gives it.
 fn named(list: &[u8]) -> Vec<CompletionCandidate> {
-    let Ok(List { services }) = decode::<List<'_>>(list) else {
+    let Ok(Briefs { services }) = decode::<Briefs<'_>>(list) else {
         return Vec::new();
     };
     let mut candidates: Vec<CompletionCandidate> = Vec::new();

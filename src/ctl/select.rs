@@ -4,53 +4,15 @@ use super::{
     client::{Client, SOON, decode, segment},
     fail::{Fail, UNKNOWN},
 };
-use crate::plan::Name;
+use crate::{
+    plan::Name,
+    wire::{Brief, Briefs},
+};
 use bytes::Bytes;
-use serde::{Deserialize, de::IgnoredAny};
-use std::borrow::Cow;
 
-/// What the commands need of each service of the list; the rest of a long list is not worth its copies.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Listed<'a> {
-    #[serde(borrow)]
-    pub(super) name: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) service: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) description: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) state: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) reason: Cow<'a, str>,
-    pub(super) ready: bool,
-    pub(super) pid: Option<u32>,
-    pub(super) uptime_ms: Option<u64>,
-    pub(super) next_start_in_ms: Option<u64>,
-    pub(super) restarts: u32,
-    pub(super) log: Log,
-}
-
-/// Of [`Listed`].
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Log {
-    /// Whether there is one.
-    pub(super) file: Option<IgnoredAny>,
-    /// Whether stderr has one of its own.
-    pub(super) stderr_file: Option<IgnoredAny>,
-}
-
-/// All services.
-#[derive(Debug, Deserialize)]
-pub(super) struct List<'a> {
-    #[serde(borrow)]
-    pub(super) services: Vec<Listed<'a>>,
-}
-
-/// The list of all services as keepd gives it.
+/// The list of all services, with what most commands need of each.
 pub(super) async fn list(client: &mut Client) -> Result<Bytes, Fail> {
-    client.get_text("/v1/services", SOON).await
+    client.get_text("/v1/services?brief=true", SOON).await
 }
 
 /// True where a name has to be looked up in the list to know what it means.
@@ -64,8 +26,8 @@ pub(super) async fn select<'a>(
     client: &mut Client,
     list: &'a [u8],
     names: &[String],
-) -> Result<Vec<Listed<'a>>, Fail> {
-    let mut services = decode::<List<'_>>(list)?.services;
+) -> Result<Vec<Brief<'a>>, Fail> {
+    let mut services = decode::<Briefs<'_>>(list)?.services;
     for name in names {
         if services.iter().any(|s| means(name, s)) {
             continue;
@@ -85,7 +47,7 @@ pub(super) async fn select<'a>(
     Ok(services)
 }
 
-fn means(name: &str, service: &Listed<'_>) -> bool {
+fn means(name: &str, service: &Brief<'_>) -> bool {
     // Names cannot contain what stands for something else in patterns.
     Name::new(&service.name).is_meant_by(name)
 }
@@ -93,10 +55,11 @@ fn means(name: &str, service: &Listed<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::Cow;
 
     #[test]
     fn a_name_means_the_service_or_the_instance() {
-        let s = Listed { name: "web@0".into(), service: "web".into(), ..Listed::default() };
+        let s = Brief { name: "web@0".into(), service: "web".into(), ..Brief::default() };
         for name in ["web", "web@0", "w*", "*@0"] {
             assert!(means(name, &s), "{name}");
         }
@@ -107,14 +70,8 @@ mod tests {
 
     #[test]
     fn the_list_is_read_in_place_and_escapes_are_undone() {
-        let full = crate::wire::Service {
-            name: "web".into(),
-            reason: "a\nb".into(),
-            log: crate::wire::Log { file: Some("/x".into()), ..Default::default() },
-            ..Default::default()
-        };
-        let text = serde_json::to_vec(&crate::wire::Services { services: vec![full] }).unwrap();
-        let list = decode::<List<'_>>(&text).unwrap().services;
+        let text = br#"{"services":[{"name":"web","reason":"a\nb","log":{"file":"/x"}}]}"#;
+        let list = decode::<Briefs<'_>>(text).unwrap().services;
         assert!(matches!(list[0].name, Cow::Borrowed("web")));
         assert_eq!((list[0].reason.as_ref(), list[0].log.file.is_some()), ("a\nb", true));
     }

@@ -4,11 +4,11 @@ use super::{
     args::StatusArgs,
     client::{Client, SOON, Server, decode, segment},
     fail::{Fail, NOT_RUNNING},
-    select::{self, Listed},
+    select,
     table::{self, Cell},
     text::{Look, bytes, clean, duration, escape, style_of},
 };
-use crate::wire::{LastExit, Service, Status};
+use crate::wire::{Brief, LastExit, Service, Status};
 use anstyle::Style;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -39,12 +39,14 @@ pub(super) async fn run(
                 log_tail(&mut client, out, look, &service).await?;
             }
         }
-        ([], _) if args.json => {
-            out.write_all(&list)?;
-            writeln!(out)?;
-        }
-        (_, some) if args.json => {
-            let Value::Object(mut all) = decode(&list)? else { return Ok(status) };
+        (names, some) if args.json => {
+            let all = client.get_text("/v1/services", SOON).await?;
+            if names.is_empty() {
+                out.write_all(&all)?;
+                writeln!(out)?;
+                return Ok(status);
+            }
+            let Value::Object(mut all) = decode(&all)? else { return Ok(status) };
             if let Some(Value::Array(each)) = all.get_mut("services") {
                 each.retain(|s| some.iter().any(|chosen| s["name"] == *chosen.name));
             }
@@ -79,13 +81,13 @@ fn head(out: &mut impl Write, look: Look, s: &Status) -> io::Result<()> {
     s.degraded.iter().try_for_each(|d| writeln!(out, "degraded: {}", clean(d)))
 }
 
-fn table(out: &mut impl Write, look: Look, services: &[Listed<'_>]) -> io::Result<()> {
+fn table(out: &mut impl Write, look: Look, services: &[Brief<'_>]) -> io::Result<()> {
     let rows: Vec<[Cell; 7]> = services.iter().map(row).collect();
     let heading = ["NAME", "STATE", "READY", "PID", "UPTIME", "RESTARTS", "REASON / DESCRIPTION"];
     table::print(out, look, heading, &[3, 5], &rows)
 }
 
-fn row(s: &Listed<'_>) -> [Cell; 7] {
+fn row(s: &Brief<'_>) -> [Cell; 7] {
     let dash = || "-".to_string();
     let next = s.next_start_in_ms.map(|ms| format!("; next start in {}", duration(ms))).unwrap_or_default();
     let note = if s.reason.is_empty() { &s.description } else { &s.reason };
@@ -271,13 +273,13 @@ mod tests {
 
     #[test]
     fn the_table_is_terse_and_nothing_in_it_breaks_a_line() {
-        let db = Listed {
+        let db = Brief {
             name: "db".into(),
             state: "backoff".into(),
             reason: "exit status 1\x1b[2J\n".into(),
             restarts: 3,
             next_start_in_ms: Some(5_300),
-            ..Listed::default()
+            ..Brief::default()
         };
         let web = serde_json::to_string(&web()).unwrap();
         let web = serde_json::from_str(&web).unwrap();

@@ -371,19 +371,23 @@ impl Keeper {
     /// Ends every launcher, so that nothing is born any more. Waits, as nothing else is to be done.
     pub(super) fn dismiss_launchers(&mut self) {
         self.launchers.waiting = Default::default();
-        for launcher in std::mem::take(&mut self.launchers.all).into_values() {
-            let pidfd = launcher.child.pidfd.as_fd();
-            if launcher.busy.is_some() {
-                let _ = pidfd::send_signal(pidfd, signal::SIGKILL);
+        // They end with their sockets.
+        let tell = |Launcher { child, record, busy, .. }| {
+            if busy.is_some() {
+                let _ = pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL);
             }
-            drop(launcher.socket);
+            (child, record, busy)
+        };
+        let told: Vec<_> = std::mem::take(&mut self.launchers.all).into_values().map(tell).collect();
+        for (child, record, busy) in told {
+            let pidfd = child.pidfd.as_fd();
             if !matches!(pidfd::wait_end(pidfd, FAREWELL_MS), Ok(true)) {
                 let _ = pidfd::send_signal(pidfd, signal::SIGKILL);
                 let _ = pidfd::wait_end(pidfd, FAREWELL_MS);
             }
             let _: sys::Result<_> = reap::reap(pidfd);
-            if let Some(Busy { ended: None, .. }) = launcher.busy
-                && let pid @ 1.. = launcher.record.pid()
+            if let Some(Busy { ended: None, .. }) = busy
+                && let pid @ 1.. = record.pid()
             {
                 let _ = pidfd::open(pid).and_then(|fd| pidfd::send_signal(fd.as_fd(), signal::SIGKILL));
             }

@@ -13,7 +13,7 @@ use super::{
     stream::{Next, Stream, Tools, Why},
 };
 use crate::sys::{
-    clock,
+    background, clock,
     poller::{Arm, Poller},
     process,
 };
@@ -71,6 +71,8 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         self.post.thread.store(process::thread_id(), SeqCst);
+        // Neither a service that writes, for bytes are cheaper in batches, nor one that ends, whose end is waited for.
+        background::interrupt_nobody();
         let (mut ready, mut woken) = (Vec::new(), 0);
         loop {
             ready.clear();

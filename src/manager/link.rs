@@ -38,7 +38,8 @@ impl Link {
         Ok(Link { socket, out: VecDeque::new(), buffer: vec![0; PACKET_MAX] })
     }
 
-    /// Queues requests, as few packets as they fit in; one `group` is never split over two packets.
+    /// Sends requests, as few packets as they fit in; one `group` is never split over two packets. Each packet goes
+    /// as soon as it is full, so that the keeper does what stands in it while the next is being made.
     pub(super) fn send(&mut self, groups: Vec<Vec<Request>>) {
         let mut turn = Turn::default();
         let mut size = 0;
@@ -46,6 +47,7 @@ impl Link {
             let group_size: usize = group.iter().map(estimate).sum();
             if size + group_size > PACKET_MAX / 2 && !turn.0.is_empty() {
                 self.queue(&std::mem::take(&mut turn));
+                self.flush();
                 size = 0;
             }
             size += group_size;

@@ -284,5 +284,7 @@ async fn finish(mut actor: Actor) -> i32 {
         }
         actor.link.flush();
     }
+    // This process ends: giving back piece by piece what it knows of a thousand services would take 5 ms.
+    std::mem::forget(actor);
     status
 }

@@ -86,6 +86,26 @@ impl View {
         }
         s
     }
+
+    /// What a line of a table shows of it at that instant.
+    pub fn brief(&self, now_ms: u64) -> wire::Brief<'_> {
+        wire::Brief {
+            name: (&self.base.name).into(),
+            service: (&self.base.service).into(),
+            description: (&self.base.description).into(),
+            state: self.now.state.into(),
+            ready: self.now.ready,
+            reason: (&self.now.reason).into(),
+            pid: self.now.pid,
+            uptime_ms: self.started_ms.map(|t| now_ms.saturating_sub(t)),
+            restarts: self.now.restarts,
+            next_start_in_ms: self.next_start_ms.map(|t| t.saturating_sub(now_ms)),
+            log: wire::BriefLog {
+                file: self.base.log.file.as_ref().map(Into::into),
+                stderr_file: self.base.log.stderr_file.as_ref().map(Into::into),
+            },
+        }
+    }
 }
 
 impl Snapshot {
@@ -105,4 +125,40 @@ impl Snapshot {
 pub(super) fn wall_of(boottime_ms: u64) -> u64 {
     let ago = sys::clock::boottime_ms().saturating_sub(boottime_ms);
     sys::clock::wall_ms().saturating_sub(ago)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_brief_is_part_of_the_whole() {
+        let base = wire::Service {
+            name: "web@1".into(),
+            service: "web".into(),
+            description: "public \"API\"".into(),
+            log: wire::Log { file: Some("/l".into()), stderr_file: Some("/e".into()), ..Default::default() },
+            ..Default::default()
+        };
+        let now = Now {
+            state: "backoff",
+            ready: true,
+            reason: "why".into(),
+            pid: Some(7),
+            restarts: 3,
+            ..Now::default()
+        };
+        let (started_ms, next_start_ms) = (Some(1_000), Some(9_000));
+        let view = View { base: Arc::new(base), now, started_ms, next_start_ms, ..View::default() };
+        let whole = serde_json::to_value(view.at(5_000)).unwrap();
+        let brief = serde_json::to_value(view.brief(5_000)).unwrap();
+        for (key, value) in brief.as_object().unwrap().iter().filter(|(key, _)| *key != "log") {
+            assert_eq!(value, &whole[key], "{key}");
+        }
+        assert_eq!(brief["uptime_ms"], 4_000);
+        assert_eq!(brief["next_start_in_ms"], 4_000);
+        assert_eq!(brief["log"]["file"], whole["log"]["file"]);
+        assert_eq!(brief["log"]["stderr_file"], whole["log"]["stderr_file"]);
+        assert_eq!(brief.as_object().unwrap().len(), 11);
+    }
 }
