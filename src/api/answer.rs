@@ -2,7 +2,7 @@
 
 use super::{
     accept::{Context, Limits},
-    events, logs,
+    events, logs, metrics,
     query::Query,
     reply::{Body, Refused, json, stream, whole},
     route::{self, Call, Miss, Role, Route},
@@ -98,6 +98,7 @@ async fn call(
         Call::Logs => logs::one(handle, name, &query).await,
         Call::LogsOfMany => logs::many(handle, &query).await,
         Call::Events => event_stream(handle, &head.headers, &query),
+        Call::Metrics => metrics::answer(handle, &head.headers).await,
         Call::Plan => Ok(json(StatusCode::OK, &handle.plan().await?)),
         Call::Apply => Ok(json(StatusCode::OK, &handle.apply(query.wait(WAIT)?).await?)),
         Call::Reopen => {

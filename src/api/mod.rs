@@ -9,7 +9,9 @@
 mod accept;
 mod answer;
 mod events;
+mod exposition;
 mod logs;
+mod metrics;
 mod query;
 mod reply;
 mod rights;

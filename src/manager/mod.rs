@@ -18,9 +18,13 @@ pub mod snapshot;
 mod usage;
 pub mod views;
 
-pub use crate::logs::{Query, read};
+pub use crate::{
+    logs::{Query, read},
+    machine::StateKind,
+};
 pub use handle::{Action, Handle, Refusal};
 pub use logstream::{LogFormat, LogStream, LogWish, Which};
+pub use usage::Used;
 
 use crate::{
     keeper::protocol::{Request, Up},

@@ -74,17 +74,19 @@ impl View {
         };
         s.uptime_ms = self.started_ms.map(|t| now_ms.saturating_sub(t));
         s.next_start_in_ms = self.next_start_ms.map(|t| t.saturating_sub(now_ms));
-        if let Some(c) = &self.log {
-            c.fill(
-                &mut s.log.bytes_in,
-                &mut s.log.bytes_written,
-                &mut s.log.bytes_dropped,
-                &mut s.log.lines_dropped,
-            );
-            (s.log.forwarded, s.log.forward_dropped) = c.forwards();
-            s.log.trouble = c.trouble();
-        }
+        s.log = self.log();
         s
+    }
+
+    /// The accounting of its output so far.
+    pub fn log(&self) -> wire::Log {
+        let mut log = self.base.log.clone();
+        if let Some(c) = &self.log {
+            c.fill(&mut log.bytes_in, &mut log.bytes_written, &mut log.bytes_dropped, &mut log.lines_dropped);
+            (log.forwarded, log.forward_dropped) = c.forwards();
+            log.trouble = c.trouble();
+        }
+        log
     }
 
     /// What a line of a table shows of it at that instant.

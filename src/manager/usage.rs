@@ -4,15 +4,41 @@
 use crate::wire;
 use std::{fs, path::Path};
 
+/// What all processes of a run use, and what became of some.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    pub memory_bytes: Option<u64>,
+    /// Microseconds, since the run began.
+    pub cpu_us: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+    /// Killed because memory ran out.
+    pub oom_kills: Option<u64>,
+}
+
+impl Used {
+    /// Reads it from the folder of the run's cgroup.
+    pub fn read(cgroup: &Path) -> Used {
+        let text = |file: &str| fs::read_to_string(cgroup.join(file)).ok();
+        let threads = || Some(text("cgroup.threads")?.lines().count() as u64);
+        Used {
+            memory_bytes: memory(cgroup),
+            cpu_us: cpu(cgroup),
+            tasks: number(cgroup, "pids.current").or_else(threads),
+            oom_kills: value(text("memory.events"), "oom_kill "),
+        }
+    }
+}
+
 /// Fills in all that is known.
 pub(super) fn fill(service: &mut wire::Service, cgroup: &Path) {
     let text = |file: &str| fs::read_to_string(cgroup.join(file)).ok();
-    service.memory_bytes = memory(cgroup);
+    let used = Used::read(cgroup);
+    service.memory_bytes = used.memory_bytes;
     service.memory_peak_bytes = number(cgroup, "memory.peak");
-    service.oom_kills = value(text("memory.events"), "oom_kill ");
-    service.cpu_usage_usec = cpu(cgroup);
-    service.tasks =
-        number(cgroup, "pids.current").or_else(|| Some(text("cgroup.threads")?.lines().count() as u64));
+    service.oom_kills = used.oom_kills;
+    service.cpu_usage_usec = used.cpu_us;
+    service.tasks = used.tasks;
     let waited = |file: &str| some_of_ten_seconds(&text(file)?);
     let pressure = wire::Pressure {
         cpu: waited("cpu.pressure"),

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod memory;
 pub mod mounts;
 pub mod namespace;
+pub mod own;
 pub mod packet;
 pub mod peer;
 pub mod pidfd;
