@@ -176,14 +176,15 @@ fn steps(
     schedule(&launch.scheduling, prepared.oom_score)?;
     set_limits(&launch.limits)?;
     process::umask(launch.umask);
+    // Here, because later it would take a service that can gain no privileges.
+    if let Some(rules) = rules {
+        rules.hold().map_err(|e| Failure::call(Step::Landlock, e, ""))?;
+    }
     if let Some(becoming) = &prepared.becoming {
         becoming.take_on()?;
     }
     if launch.no_new_privileges {
         prctl::no_new_privileges().map_err(|e| Failure::call(Step::Privileges, e, ""))?;
-    }
-    if let Some(rules) = rules {
-        rules.hold().map_err(|e| Failure::call(Step::Landlock, e, ""))?;
     }
     if let Some(becoming) = &prepared.becoming {
         becoming.verify()?;
