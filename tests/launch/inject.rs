@@ -234,8 +234,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Steps whose failure another test brings about (`a_launch_must_fit_the_plan`,
-/// `what_the_host_lacks_is_a_failed_start_that_says_so`), or that no service takes but only a command of
-/// `keepctl exec`.
+/// `what_the_host_lacks_is_a_failed_start_that_says_so`, `a_terminal_that_cannot_be_its_own_is_said_and_nothing_runs`).
 const ELSEWHERE: &[&str] = &["Plan", "Resource", "Terminal"];
 
 fn no_step_can_fail_unseen() {
