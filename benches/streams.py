@@ -3,8 +3,8 @@ import os
 import shutil
 import time
 
-from cage import Noise, now_ns
-from measures import LINE
+from cage import Noise, now_ns, supervisor_side
+from measures import LINE, median
 from subjects import Keepd
 
 STAMP = 28  # bytes of a time stamp and its space
@@ -81,6 +81,28 @@ def flow(run, files, lines, extra):
     seconds = (now_ns() - run.stamps.get(1)[0]) / 1e9
     cpu = run.cage.cpu_s() - cpu - run.stamps.get(3)[0] / 1e9
     return dict(mb_per_s=lines * LINE / 1e6 / seconds, cpu_s_per_gb=cpu / (lines * LINE / 1e9), foreign_cores=noise.cores())
+
+
+def flat(bench, total):
+    """PSS of keepd while `total` bytes of lines go through it, rotated at 95 MiB into memory, where they go fastest."""
+    with bench.run(Few) as run:
+        run.subject.configure([("blast", [str(x) for x in (bench.helpers / "benchblast", run.stamps.path, 0, total // LINE, "block", LINE)])])
+        run.launch(run.subject.start_argv(), run.subject.env())
+        run.wait_stamps(1, 60)
+        run.stamps.set(4, now_ns())  # opens the gate
+        pss, began = [], time.monotonic()
+        while not run.stamps.get(2)[0]:
+            time.sleep(0.2)
+            pss.append(supervisor_side(run.cage)["pss_kib"])
+        tenth = max(len(pss) // 10, 1)
+        return dict(gb=total / 1e9, seconds=time.monotonic() - began, pss_kib=median(pss[1:tenth + 1]), pss_end_kib=median(pss[-tenth:]),
+                    pss_most_kib=max(pss))
+
+
+class Few(Keepd):
+    """keepd that keeps few files."""
+
+    keep = 4
 
 
 def paced(bench, subjects, where, n, bytes, tick_us, seconds):
