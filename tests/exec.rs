@@ -244,7 +244,10 @@ fn a_terminal_that_cannot_be_its_own_is_said_and_nothing_runs() {
     let launchers = launchers.filter(|pid| common::command_line(*pid).split(' ').nth(1) == Some("launch"));
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e", "inject=ioctl:error=EPERM"]);
-    let traced: Vec<u32> = launchers.inspect(|pid| drop(strace.args(["-p", &pid.to_string()]))).collect();
+    let traced: Vec<u32> = launchers.collect();
+    for pid in &traced {
+        strace.args(["-p", &pid.to_string()]);
+    }
     let mut strace = strace.stdin(Stdio::null()).spawn().unwrap();
     for pid in &traced {
         wait_for("strace to be attached", SOON, || (proc_status(*pid, "TracerPid") != "0").then_some(()));
