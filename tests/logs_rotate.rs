@@ -21,7 +21,8 @@ fn writer(name: &str) -> String {
     )
 }
 
-fn assert_every_line(d: &Daemon, name: &str) {
+/// Its number, once it is in a file.
+fn last_line(d: &Daemon, name: &str) -> usize {
     let last: usize = d.lines(&format!("last.{name}"))[0].parse().unwrap();
     wait_for("the last line", LATER, || {
         let folder = d.path().join("log").join(name);
@@ -29,6 +30,10 @@ fn assert_every_line(d: &Daemon, name: &str) {
             Some(folder.join("current")).filter(|f| f.exists()).or_else(|| rotated(&folder).pop())?;
         read_log(&newest)?.contains(&format!("line {last} ")).then_some(())
     });
+    last
+}
+
+fn assert_every_line(d: &Daemon, name: &str, last: usize) {
     let log = d.log(name);
     for (found, wanted) in log.lines().zip(1..) {
         assert_eq!(found, format!("line {wanted} ................................."), "in the log of {name}");
@@ -91,11 +96,12 @@ fn kill_while_rotating(dice: &mut Dice, kills: u32) {
     fs::write(d.path().join("stop"), "").unwrap();
     for name in ["w1", "w2"] {
         d.wait_state(name, "exited");
+        let last = last_line(&d, name);
         let names = wait_settled(&folder(name));
         let numbers: Vec<u64> = names.iter().filter_map(|n| number(n)).collect();
         assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{name}");
         assert!(numbers.len() > kills as usize / 2, "{name}: only {} files", numbers.len());
-        assert_every_line(&d, name);
+        assert_every_line(&d, name, last);
     }
     d.shutdown();
 }
