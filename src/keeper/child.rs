@@ -226,6 +226,9 @@ fn schedule(wanted: &Scheduling, own: i32) -> Result<(), Failure> {
     if let Some(nice) = wanted.nice {
         schedule::set_nice(nice).map_err(|e| Failure::call(Step::Nice, e, nice.to_string()))?;
     }
+    if let Some(io) = wanted.io {
+        schedule::set_io_priority(io.0).map_err(|e| Failure::call(Step::IoPriority, e, io.to_string()))?;
+    }
     if !wanted.cpus.is_empty() {
         let object = || format!("{:?}", wanted.cpus).trim_matches(['[', ']']).to_owned();
         schedule::set_cpus(&wanted.cpus).map_err(|e| match e {

@@ -59,6 +59,7 @@ fn collect() -> Result<Value, Box<dyn std::error::Error>> {
         "keyring": unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) },
         "oom_score": read("/proc/self/oom_score_adj")?.trim(),
         "nice": unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) },
+        "io_priority": unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) },
         "mounts": mounts()?,
         "interfaces": interfaces()?,
         "namespaces": namespaces()?,

@@ -7,8 +7,8 @@ use crate::{
     rig::{Rig, root, service, until},
 };
 use keepd::plan::{
-    Capabilities, Credentials, EnvFile, Limit, Place, ReadOnly, Sandbox, Scheduling, ServiceSpec, Syscalls,
-    Verify,
+    Capabilities, Credentials, EnvFile, IoPriority, Limit, Place, ReadOnly, Sandbox, Scheduling, ServiceSpec,
+    Syscalls, Verify,
 };
 use std::{
     fs,
@@ -156,6 +156,14 @@ fn cases() -> Vec<Case> {
             &["setpriority:error=EACCES"],
             |s, _| s.launch.scheduling = Scheduling { nice: Some(1), ..Scheduling::default() },
             "cannot set nice to 1: Permission denied",
+        ),
+        case(
+            "IoPriority",
+            &["ioprio_set:error=EPERM"],
+            |s, _| {
+                s.launch.scheduling = Scheduling { io: Some(IoPriority(3 << 13)), ..Scheduling::default() }
+            },
+            "cannot set io-priority to idle: Operation not permitted",
         ),
         case(
             "Affinity",

@@ -22,6 +22,7 @@ pub(crate) struct Drawn {
     pub(crate) port: Option<u16>,
     pub(crate) limits: Vec<Limit>,
     pub(crate) nice: Option<i64>,
+    pub(crate) io: Option<(&'static str, u64)>,
     pub(crate) oom_score: Option<i64>,
     pub(crate) cpu: Option<String>,
     pub(crate) no_new_privileges: Option<bool>,
@@ -118,6 +119,9 @@ impl Drawn {
             port: maybe(dice, |dice| u16::try_from(1 + dice.below(65_535)).unwrap()),
             limits: limits(dice, host),
             nice: maybe(dice, |dice| nice + i64::try_from(dice.below(12)).unwrap()),
+            io: maybe(dice, |dice| {
+                one_of(dice, &[("idle", 3 << 13), ("best-effort:0", 2 << 13), ("best-effort", 2 << 13 | 4)])
+            }),
             oom_score: maybe(dice, |dice| oom + i64::try_from(dice.below(700)).unwrap()),
             cpu: maybe(dice, |dice| host.one_cpu(dice)),
             no_new_privileges,
@@ -188,6 +192,7 @@ impl Drawn {
             key(&format!("limits.{}", l.key), text(&format!("{}:{}", l.soft, l.hard)));
         }
         self.nice.iter().for_each(|nice| key("resources.nice", nice.to_string()));
+        self.io.iter().for_each(|io| key("resources.io-priority", text(io.0)));
         self.oom_score.iter().for_each(|score| key("resources.oom-score-adjust", score.to_string()));
         self.cpu.iter().for_each(|cpu| key("resources.cpu-affinity", text(cpu)));
         self.no_new_privileges.iter().for_each(|flag| key("sandbox.no-new-privileges", flag.to_string()));

@@ -240,6 +240,12 @@ fn surroundings(one: &Drawn, host: &Host, check: &mut Check, d: &Daemon, service
     limits.extend(one.limits.iter().map(|l| (l.resource.to_string(), json!([l.soft, l.hard]))));
     check.is("limits", Value::Object(limits));
     check.is("nice", json!(one.nice.unwrap_or_else(|| host.nice())));
+    match one.io {
+        Some((_, io)) => check.is("io_priority", json!(io)),
+        None if one.nice.is_none() => check.as_on(host, "io_priority"),
+        // What the kernel tells then goes with the nice value.
+        None => {}
+    }
     check.is("oom_score", json!(one.oom_score.unwrap_or(host.oom_score().max(0)).to_string()));
     match &one.cpu {
         Some(cpu) => check.status("Cpus_allowed_list", cpu),
