@@ -100,7 +100,9 @@ fn kill_while_rotating(dice: &mut Dice, kills: u32) {
         let names = wait_settled(&folder(name));
         let numbers: Vec<u64> = names.iter().filter_map(|n| number(n)).collect();
         assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{name}");
-        assert!(numbers.len() > kills as usize / 2, "{name}: only {} files", numbers.len());
+        // Only the rotations of the first are waited for.
+        let least = if name == "w1" { kills as usize / 2 } else { 0 };
+        assert!(numbers.len() > least, "{name}: only {} files", numbers.len());
         assert_every_line(&d, name, last);
     }
     d.shutdown();

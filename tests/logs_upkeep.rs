@@ -246,7 +246,7 @@ fn a_compressed_file_and_its_name_are_on_the_disk_before_the_original_goes() {
         let own = text.lines().filter(|l| l.split(' ').next() == Some(thread) && !l.contains(" resumed>"));
         let about = [format!("{original}.gz"), gone.clone(), format!("<{at}>)"), format!("<{at}> ")];
         let own: Vec<&str> = own.filter(|l| about.iter().any(|a| l.contains(a))).collect();
-        let begin = own.iter().position(|l| named(l)).unwrap();
+        let begin = own.iter().position(named).unwrap();
         let call = |n: usize| own[n].split(' ').filter(|w| !w.is_empty()).nth(1).unwrap();
         assert!(call(begin - 1).contains("sync(") && own[begin - 1].contains(".gz.tmp>"), "{own:#?}");
         assert!(call(begin + 1).contains("sync(") && own[begin + 1].contains(&format!("<{at}>")), "{own:#?}");
