@@ -47,6 +47,7 @@ pub(super) fn map(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Mapped {
         "CPUAffinity" => draft.set("resources.cpu-affinity", entry.words().join(",")),
         "CPUWeight" => whole(value, "resources.cpu-weight", draft),
         "IOWeight" => whole(value, "resources.io-weight", draft),
+        "IOSchedulingClass" | "IOSchedulingPriority" => io_priority(unit, draft),
         "CPUQuota" => draft.set("resources.cpu-max", value),
         "TasksMax" if value == "infinity" => Ok(()),
         "TasksMax" => whole(value, "resources.pids-max", draft),
@@ -95,6 +96,21 @@ fn high(value: &str, unit: &Unit) -> Result<(), String> {
     match (bytes(value), max) {
         (Some(high), Some(max)) if high >= max => Err("it is not below MemoryMax".into()),
         _ => Ok(()),
+    }
+}
+
+/// Of two keys there, each of which may be missing.
+fn io_priority(unit: &Unit, draft: &mut Draft) -> Result<(), String> {
+    let class = match unit.get("IOSchedulingClass").unwrap_or("best-effort") {
+        "0" | "none" => return Ok(()),
+        "1" => "realtime",
+        "2" => "best-effort",
+        "3" => "idle",
+        class => class,
+    };
+    match unit.get("IOSchedulingPriority").filter(|_| class != "idle") {
+        Some(level) => draft.set("resources.io-priority", format!("{class}:{level}")),
+        None => draft.set("resources.io-priority", class),
     }
 }
 

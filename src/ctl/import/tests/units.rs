@@ -54,7 +54,7 @@ fn what_systemd_does_by_itself_is_written() {
 fn what_a_unit_may_use_is_kept() {
     let (plan, batch) = unit(
         "User=web\nMemoryMax=1G\nMemoryHigh=512M\nCPUQuota=150%\nTasksMax=100\nCPUWeight=50\nIOWeight=20\nNice=5\n\
-         OOMScoreAdjust=-100\nCPUAffinity=0-1 3\nUMask=0027\nRuntimeDirectory=x\nRuntimeDirectoryMode=0750\n\
+         IOSchedulingClass=2\nIOSchedulingPriority=6\nOOMScoreAdjust=-100\nCPUAffinity=0-1 3\nUMask=0027\nRuntimeDirectory=x\nRuntimeDirectoryMode=0750\n\
          StateDirectory=x x/cache\nLoadCredential=key:/etc/x/key\nStandardOutput=journal\nStandardError=inherit",
     );
     assert_eq!(lost(&batch), ["x/cache of state-dirs"]);
@@ -63,6 +63,7 @@ fn what_a_unit_may_use_is_kept() {
     assert_eq!((r.memory_max, r.memory_high, r.cpu_max), (Some(1 << 30), Some(512 << 20), Some(150)));
     assert_eq!((r.pids_max, r.cpu_weight, r.io_weight), (Some(100), Some(50), Some(20)));
     assert_eq!((x.launch.scheduling.nice, x.launch.scheduling.cpus.as_slice()), (Some(5), &[0, 1, 3][..]));
+    assert_eq!(x.launch.scheduling.io.map(|io| io.to_string()).as_deref(), Some("best-effort:6"));
     let provision = &x.launch.provision;
     assert_eq!((provision.runtime_dirs.len(), provision.state_dirs.len()), (1, 1));
     assert!(provision.credentials.is_some() && x.logs.forward.len() == 1);
