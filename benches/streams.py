@@ -3,8 +3,8 @@ import os
 import shutil
 import time
 
-from cage import Noise, now_ns
-from measures import LINE
+from cage import Noise, now_ns, supervisor_side
+from measures import LINE, median
 from subjects import Keepd
 
 STAMP = 28  # bytes of a time stamp and its space
@@ -83,25 +83,59 @@ def flow(run, files, lines, extra):
     return dict(mb_per_s=lines * LINE / 1e6 / seconds, cpu_s_per_gb=cpu / (lines * LINE / 1e9), foreign_cores=noise.cores())
 
 
-def paced(bench, n, bytes, tick_us, seconds):
-    """`n` services that write `bytes` every `tick_us`: the longest wait of any, and the CPU time of keepd."""
-    with bench.run(Keepd, bench.disk) as run:
-        argv = [[str(x) for x in (bench.helpers / "benchpace", run.stamps.path, i, n + i, bytes, tick_us, seconds)] for i in range(n)]
-        run.subject.configure([(f"pace{i:04d}", a) for i, a in enumerate(argv)])
-        os.sync()
+def flat(bench, total):
+    """PSS of keepd while `total` bytes of lines go through it, rotated at 95 MiB into memory, where they go fastest."""
+    with bench.run(Few) as run:
+        run.subject.configure([("blast", [str(x) for x in (bench.helpers / "benchblast", run.stamps.path, 0, total // LINE, "block", LINE)])])
         run.launch(run.subject.start_argv(), run.subject.env())
-        run.wait_stamps(n, 60)
-        time.sleep(2)
-        noise, before, began = Noise(run.cage), keepd_cpu(run), time.monotonic()
-        time.sleep(max(seconds - 5, 1))
-        cpu = (keepd_cpu(run) - before) / (time.monotonic() - began)
-        deadline = time.monotonic() + 60
-        while not all(run.stamps.get(n + i)[0] for i in range(n)):
-            if time.monotonic() > deadline:
-                raise TimeoutError("some writers did not end")
-            time.sleep(0.05)
-        longest = max(run.stamps.get(n + i)[0] for i in range(n)) / 1e6
-        return dict(longest_wait_ms=longest, core_percent=cpu * 100, foreign_cores=noise.cores())
+        run.wait_stamps(1, 60)
+        run.stamps.set(4, now_ns())  # opens the gate
+        pss, began = [], time.monotonic()
+        while not run.stamps.get(2)[0]:
+            time.sleep(0.2)
+            pss.append(supervisor_side(run.cage)["pss_kib"])
+        tenth = max(len(pss) // 10, 1)
+        return dict(gb=total / 1e9, seconds=time.monotonic() - began, pss_kib=median(pss[1:tenth + 1]), pss_end_kib=median(pss[-tenth:]),
+                    pss_most_kib=max(pss))
+
+
+class Few(Keepd):
+    """keepd that keeps few files."""
+
+    keep = 4
+
+
+def paced(bench, subjects, where, n, bytes, tick_us, seconds):
+    """`n` services that write `bytes` every `tick_us` to files in `where`, under each subject: {name: [result, …]}.
+    The limit is a `cat > file` behind each of them, with nobody in between to share or to be unfair."""
+    def once(subject):
+        with bench.run(subject if subject is Keepd else None, where) as run:
+            argv = [[str(x) for x in (bench.helpers / "benchpace", run.stamps.path, i, n + i, bytes, tick_us, seconds)] for i in range(n)]
+            os.sync()
+            if subject is Keepd:
+                run.subject.configure([(f"pace{i:04d}", a) for i, a in enumerate(argv)])
+                run.launch(run.subject.start_argv(), run.subject.env())
+            else:
+                script = "".join(f"{' '.join(a)} | cat > {run.root}/{i} &\n" for i, a in enumerate(argv))
+                run.launch(["/bin/sh", "-c", script + "wait"], {"PATH": "/usr/bin:/bin"})
+            run.wait_stamps(n, 60)
+            return pace(run, n, bytes, tick_us, seconds)
+
+    return bench.turns(subjects, 1, once)
+
+
+def pace(run, n, bytes, tick_us, seconds):
+    time.sleep(2)
+    noise, before, began = Noise(run.cage), keepd_cpu(run), time.monotonic()
+    time.sleep(max(seconds - 5, 1))
+    cpu = (keepd_cpu(run) - before) / (time.monotonic() - began)
+    deadline = time.monotonic() + 60
+    while not all(run.stamps.get(n + i)[0] for i in range(n)):
+        if time.monotonic() > deadline:
+            raise TimeoutError("some writers did not end")
+        time.sleep(0.05)
+    waits = sorted(run.stamps.get(n + i)[0] / 1e6 for i in range(n))
+    return dict(longest_wait_ms=waits[-1], median_wait_ms=waits[n // 2], core_percent=cpu * 100, foreign_cores=noise.cores())
 
 
 def keepd_cpu(run):

@@ -70,6 +70,7 @@ class Keepd(Subject):
     name = "keepd"
     bin = None  # the folder of keepd and keepctl, set by the entry program
     form = "raw"  # how lines stand in the files
+    keep = 40  # rotated files
     more = ""  # further lines of each service
 
     @classmethod
@@ -86,7 +87,7 @@ class Keepd(Subject):
             # The backoff, the breaker and the host's budget are out of the way: the bare loop has none either.
             text.append(f'[service.{name}]\ncommand = [{command}]\nuser = "root"\nrestart = "always"\n'
                         f'backoff = {{ delay = "0ms", jitter = 0.0 }}\nbreaker = {{ failures = 1000000 }}\n'
-                        f'logs = {{ compress = "none", max-size = "95MiB", keep = 40, max-total = "64GiB", on-full = "block", format = "{self.form}" }}\n{self.more.format(root=r)}')
+                        f'logs = {{ compress = "none", max-size = "95MiB", keep = {self.keep}, max-total = "64GiB", on-full = "block", format = "{self.form}" }}\n{self.more.format(root=r)}')
         self.write(r / "keepd.toml", "".join(text))
 
     def log_files(self, name):

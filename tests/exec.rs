@@ -230,3 +230,41 @@ fn in_a_terminal_it_has_one_of_its_own() {
     reader.join().unwrap();
     d.shutdown();
 }
+
+/// The one step that nothing but a command in a terminal takes.
+#[test]
+fn a_terminal_that_cannot_be_its_own_is_said_and_nothing_runs() {
+    if !is_root() || common::which("strace").is_none() {
+        return skip("needs root and strace");
+    }
+    let d = Daemon::start(&service("web", "exec sleep 1000", ""));
+    d.wait_running("web");
+    let all = fs::read_to_string(format!("/proc/{0}/task/{0}/children", d.keeper())).unwrap();
+    let launchers = all.split_whitespace().map(|pid| pid.parse::<u32>().unwrap());
+    let launchers = launchers.filter(|pid| common::command_line(*pid).split(' ').nth(1) == Some("launch"));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e", "inject=ioctl:error=EPERM"]);
+    let traced: Vec<u32> = launchers.collect();
+    for pid in &traced {
+        strace.args(["-p", &pid.to_string()]);
+    }
+    let mut strace = strace.stdin(Stdio::null()).spawn().unwrap();
+    for pid in &traced {
+        wait_for("strace to be attached", SOON, || (proc_status(*pid, "TracerPid") != "0").then_some(()));
+    }
+    let nothing = File::open("/dev/null").unwrap();
+    let (ours, theirs) = terminal::pair(nothing.as_fd()).unwrap();
+    let file = d.path().join("ran").display().to_string();
+    let mut command = d.ctl_command(None, &["exec", "web", "--", "/bin/touch", &file]);
+    let done =
+        command.stdin(theirs.try_clone().unwrap()).stdout(theirs).stderr(Stdio::piped()).output().unwrap();
+    drop(ours);
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    assert!(!traced.is_empty());
+    let why = "cannot give it the terminal: Operation not permitted";
+    assert!(text(&done).contains(why), "{}", text(&done));
+    assert_eq!(done.status.code(), Some(125));
+    assert!(!d.path().join("ran").exists());
+    d.shutdown();
+}

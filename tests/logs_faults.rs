@@ -30,7 +30,8 @@
 //! - 52 (torn state): `every_crash_point_is_recovered_from`, `a_kill_at_any_byte_costs_one_mark_at_most`
 //! - 53, row 12 (a sync that hangs; loss of power):
 //!   `a_sync_that_hangs_holds_up_neither_writing_nor_other_file_systems`,
-//!   `what_is_written_is_brought_to_the_disk_and_a_failure_of_that_stops_nothing`
+//!   `what_is_written_is_brought_to_the_disk_and_a_failure_of_that_stops_nothing`,
+//!   `a_compressed_file_and_its_name_are_on_the_disk_before_the_original_goes`
 //! - 54 (last words): `the_last_words_of_many_short_runs_are_all_there`
 //! - 55 (terminal escapes): `a_terminal_is_not_given_what_would_command_it`
 //! - 56 (non-blocking output): `the_pipes_of_a_service_block`
@@ -38,7 +39,8 @@
 //! - 58 (the pipe dies with the daemon): `kills_of_the_manager_cost_nothing`
 //! - row 34 (one starves another): `none_of_many_busy_services_starves`, `a_round_is_short_however_many_take_part`
 //!
-//! Not held by a test: the order in which a disk takes writes when power is lost. There are no probes yet (42).
+//! Not held by a test: what a disk makes of writes and of their order when power is really lost; only that the kernel is
+//! asked in the right order. There are no probes yet (42).
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod engine;

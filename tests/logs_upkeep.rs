@@ -216,6 +216,51 @@ fn what_is_written_is_brought_to_the_disk_and_a_failure_of_that_stops_nothing() 
     assert_eq!(fs::read(dir.join("current")).unwrap(), b"line 0\nline 1\nline 2\n");
 }
 
+/// What a loss of power leaves at any point: either name leads to a whole file that is on the disk.
+#[test]
+fn a_compressed_file_and_its_name_are_on_the_disk_before_the_original_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    if !strace_works() {
+        return;
+    }
+    let dir = folder.path().join("web");
+    let (output, mut input) = pipe();
+    let trace = folder.path().join("trace");
+    let calls = "trace=fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat";
+    let strace = ["-y", "-s", "256", "-o", trace.to_str().unwrap(), "-e", calls];
+    let _process = Process::start(&[&dir], &strace, output, &[]);
+    for n in 0..3000 {
+        writeln!(input, "line {n} ............................").unwrap();
+    }
+    let files = wait_for_three(&dir);
+    let text = || fs::read_to_string(&trace).unwrap();
+    let at = dir.to_str().unwrap();
+    for whole in files {
+        let original = whole.strip_suffix(".gz").unwrap();
+        let gone = format!("\"{original}\"");
+        wait_until("it is traced", || text().lines().any(|l| l.contains("unlink") && l.contains(&gone)));
+        let text = text();
+        let named = |l: &&str| l.contains(" rename") && l.contains(&format!("\"{whole}\""));
+        let thread = text.lines().find(named).and_then(|l| l.split(' ').next()).unwrap();
+        // One thread does it all, one call after the other.
+        let own = text.lines().filter(|l| l.split(' ').next() == Some(thread) && !l.contains(" resumed>"));
+        let about = [format!("{original}.gz"), gone.clone(), format!("<{at}>)"), format!("<{at}> ")];
+        let own: Vec<&str> = own.filter(|l| about.iter().any(|a| l.contains(a))).collect();
+        let begin = own.iter().position(named).unwrap();
+        let call = |n: usize| own[n].split(' ').filter(|w| !w.is_empty()).nth(1).unwrap();
+        assert!(call(begin - 1).contains("sync(") && own[begin - 1].contains(".gz.tmp>"), "{own:#?}");
+        assert!(call(begin + 1).contains("sync(") && own[begin + 1].contains(&format!("<{at}>")), "{own:#?}");
+        assert!(call(begin + 2).starts_with("unlink") && own[begin + 2].contains(&gone), "{own:#?}");
+    }
+}
+
+/// The names of three compressed files, once they are all that is left of their originals.
+fn wait_for_three(dir: &Path) -> Vec<String> {
+    let compressed = || names(dir).into_iter().filter(|n| n.ends_with(".log.gz")).collect::<Vec<_>>();
+    wait_until("three compressed files", || compressed().len() >= 3);
+    compressed()
+}
+
 #[test]
 fn each_of_several_files_is_brought_to_the_disk_again_and_again() {
     let folder = tempfile::tempdir().unwrap();

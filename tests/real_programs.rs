@@ -120,16 +120,20 @@ fn nginx_under(syscalls: &str) {
     let conf = |words: &str| {
         let text = format!(
             "user www-data;\npid {folder}/nginx.pid;\nerror_log stderr;\nworker_processes 2;\nevents {{}}\n\
-             http {{\naccess_log off;\n{temps}server {{\nlisten 127.0.0.1:{port};\n\
-             location / {{ return 200 \"{words}\"; }}\n}}\n}}\n"
+             http {{\naccess_log off;\nsendfile on;\naio threads;\n{temps}server {{\nlisten 127.0.0.1:{port};\n\
+             location / {{ return 200 \"{words}\"; }}\nlocation /file {{ root {folder}; }}\n}}\n}}\n"
         );
         fs::write(home.join("nginx.conf"), text).unwrap();
     };
     conf("hello from nginx");
+    fs::write(home.join("file"), "x".repeat(1 << 20) + "the end of the file").unwrap();
     d.launch();
     d.await_api();
     let ask = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     wait_for("nginx to answer", LATER, || answers(port, ask, "hello from nginx").then_some(()));
+    // By sendfile, or by a pool of threads.
+    let file = b"GET /file HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert!(answers(port, file, "the end of the file"));
     let pid = d.pid("nginx");
     // One that answers may have come up before the other.
     let workers = wait_for("both workers", LATER, || {
@@ -174,6 +178,9 @@ fn redis_under(syscalls: &str) {
     d.await_api();
     wait_for("redis to answer", LATER, || answers(port, b"PING\r\n", "+PONG").then_some(()));
     assert!(answers(port, b"SET kept yes\r\n", "+OK"));
+    // A child writes the whole of it to a file.
+    assert!(answers(port, b"BGSAVE\r\n", "+Background"));
+    wait_for("the child's file", LATER, || home.join("dump.rdb").exists().then_some(()));
     live_and_die(d, "redis", user.0, || answers(port, b"GET kept\r\n", "yes"));
 }
 
@@ -221,23 +228,48 @@ fn postgres_under(syscalls: &str) {
     // `ReadyForQuery`; one that is still recovering sends an error with the word FATAL.
     let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
     let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-    let hello = [&length[..], body].concat();
-    live_and_die(d, "postgres", user.0, || answers(port, &hello, "server_version"));
+    // Then a query that writes, has it brought to the disk, and is shared out among processes.
+    let query = "CREATE TABLE IF NOT EXISTS kept AS SELECT generate_series(1, 20000) AS n; CHECKPOINT; \
+                 SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; \
+                 SELECT 'the sum is ' || sum(n) FROM kept\0";
+    let size = u32::try_from(query.len() + 4).unwrap().to_be_bytes();
+    let hello = [&length[..], body, b"Q", &size[..], query.as_bytes()].concat();
+    live_and_die(d, "postgres", user.0, || answers(port, &hello, "the sum is 200010000"));
 }
 
 /// Interpreters that use threads, children, sockets and files, under either list of calls.
 #[test]
 fn interpreters() {
-    let python = "import hashlib, multiprocessing, os, socket, subprocess, tempfile, threading, time\n\
-                  t = threading.Thread(target=time.sleep, args=(0.01,)); t.start(); t.join()\n\
+    let python = "import asyncio, http.server, multiprocessing, socket, sqlite3, subprocess, tempfile, threading\n\
+                  import concurrent.futures, urllib.request\n\
+                  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)\n\
+                  threading.Thread(target=server.serve_forever, daemon=True).start()\n\
+                  assert urllib.request.urlopen('http://127.0.0.1:%d/' % server.server_port).status == 200\n\
                   assert subprocess.check_output(['/bin/echo', 'hi']) == b'hi\\n'\n\
                   a, b = socket.socketpair(); a.send(b'x'); assert b.recv(1) == b'x'\n\
-                  tempfile.TemporaryFile().write(b'x')\n\
+                  with tempfile.TemporaryDirectory() as d:\n\
+                  \x20   base = sqlite3.connect(d + '/base'); base.execute('create table t(n)'); base.commit()\n\
                   with multiprocessing.Pool(2) as p: assert p.map(abs, [-1, -2]) == [1, 2]\n\
+                  with concurrent.futures.ThreadPoolExecutor() as p: assert list(p.map(abs, [-3])) == [3]\n\
+                  async def child():\n\
+                  \x20   return await (await asyncio.create_subprocess_exec('/bin/true')).wait()\n\
+                  assert asyncio.run(child()) == 0\n\
                   print('all well', flush=True)\n";
-    let node = "const c = require('child_process'), f = require('fs'), n = require('net');\n\
-                c.execFileSync('/bin/echo'); f.readdirSync('/');\n\
-                const s = n.createServer().listen(0, '127.0.0.1', () => { console.log('all well'); s.close(); });\n";
+    let node = "const c = require('child_process'), f = require('fs'), h = require('http'), o = require('os');\n\
+                const { Worker } = require('worker_threads'), { pbkdf2 } = require('crypto');\n\
+                const done = (f) => new Promise((good, bad) => f((e, v) => e ? bad(e) : good(v)));\n\
+                (async () => {\n\
+                await done((d) => c.execFile('/bin/echo', ['hi'], d));\n\
+                const dir = f.mkdtempSync(o.tmpdir() + '/keepd-'), file = dir + '/x';\n\
+                f.writeFileSync(file, 'x'); f.fsyncSync(f.openSync(file)); f.rmSync(dir, { recursive: true });\n\
+                await Promise.all([1, 2, 3, 4].map(() => done((d) => pbkdf2('a', 'b', 1000, 64, 'sha512', d))));\n\
+                await new Promise((d) => new Worker('0', { eval: true }).on('exit', d));\n\
+                const s = h.createServer((q, r) => r.end('hi')).listen(0, '127.0.0.1');\n\
+                await new Promise((d) => s.on('listening', d));\n\
+                const r = await new Promise((d) => h.get('http://127.0.0.1:' + s.address().port, d));\n\
+                if (r.statusCode !== 200) throw 'no answer';\n\
+                console.log('all well'); process.exit(0);\n\
+                })();\n";
     let programs = [("/usr/bin/python3", "-c", python), ("/usr/bin/node", "-e", node)];
     let mut services = String::new();
     for (n, (program, flag, script)) in programs.iter().filter(|p| Path::new(p.0).exists()).enumerate() {

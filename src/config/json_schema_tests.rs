@@ -82,6 +82,9 @@ fn shape(kind: &Kind) -> Option<Value> {
         Kind::Cpus => {
             json!({ "type": "string", "pattern": "^ *[0-9]+ *(- *[0-9]+ *)?(, *[0-9]+ *(- *[0-9]+ *)?)*$" })
         }
+        Kind::IoPriority => {
+            json!({ "type": "string", "pattern": "^(idle|(best-effort|realtime)(:[0-7])?)$" })
+        }
         Kind::Map => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Limit(_, bytes) => {
             let one = if *bytes { format!("(unlimited|{SIZE})") } else { "(unlimited|[0-9]+)".into() };

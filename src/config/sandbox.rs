@@ -63,6 +63,7 @@ pub(super) fn scheduling(s: &Settings<'_>) -> Scheduling {
     Scheduling {
         nice: s.whole("resources.nice"),
         oom_score_adjust: s.whole("resources.oom-score-adjust"),
+        io: s.io_priority("resources.io-priority"),
         cpus: s.cpus("resources.cpu-affinity").to_vec(),
     }
 }

@@ -60,6 +60,8 @@ pub(super) enum Kind {
     Capabilities,
     /// An array of some of these words, each at most once.
     Words(&'static [&'static str]),
+    /// A class of turns at the disks, and a level in it.
+    IoPriority,
     /// Numbers of CPUs and ranges of them.
     Cpus,
     /// A table of strings.
@@ -229,6 +231,7 @@ static RESOURCES: &[Key] = &[
     key("resources.pids-max", Count(1, 4 << 20)),
     key("resources.io-weight", Count(1, 10_000)),
     key("resources.nice", Whole(-20, 19)),
+    key("resources.io-priority", IoPriority),
     key("resources.oom-score-adjust", Whole(-1000, 1000)),
     key("resources.cpu-affinity", Cpus),
 ];

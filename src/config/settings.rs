@@ -5,7 +5,7 @@ use super::{
     diagnostic::At,
     value::{Item, Value},
 };
-use crate::plan::{Capabilities, ExitMatch, LimitValue, Millis, Rotate, Share};
+use crate::plan::{Capabilities, ExitMatch, IoPriority, LimitValue, Millis, Rotate, Share};
 use std::collections::BTreeMap;
 
 /// One key that was written.
@@ -130,6 +130,13 @@ impl<'a> Settings<'a> {
         match self.entry(key) {
             Some(Entry { value: Value::Cpus(cpus), .. }) => cpus,
             _ => &[],
+        }
+    }
+
+    pub(super) fn io_priority(&self, key: &str) -> Option<IoPriority> {
+        match self.entry(key)?.value {
+            Value::IoPriority(io) => Some(io),
+            _ => None,
         }
     }
 

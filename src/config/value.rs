@@ -7,7 +7,7 @@ use super::{
     schema::Kind,
 };
 use crate::plan::{
-    Capabilities, ExitMatch, LimitValue, Millis, Rotate, Share,
+    Capabilities, ExitMatch, IoPriority, LimitValue, Millis, Rotate, Share,
     signal::parse_signal,
     unit::{parse_duration, parse_size, size_text},
 };
@@ -43,6 +43,7 @@ pub(super) enum Value {
     Capabilities(Capabilities),
     Words(Vec<&'static str>),
     Cpus(Vec<u32>),
+    IoPriority(IoPriority),
     Limit(LimitValue, LimitValue),
     Choice(&'static str),
     /// Did not fit; has been reported.
@@ -79,6 +80,7 @@ impl Reader<'_> {
             Kind::Count(min, max) => count(raw, *min, *max).map(Value::Count),
             Kind::Whole(min, max) => whole(raw, *min, *max).map(Value::Whole),
             Kind::Cpus => text(raw).and_then(cpus).map(Value::Cpus),
+            Kind::IoPriority => text(raw).and_then(IoPriority::parse).map(Value::IoPriority),
             Kind::Permille(min, max) => permille(raw, *min, *max).map(Value::Permille),
             Kind::Time(min) => time(raw, *min).map(Value::Time),
             Kind::TimeOrNever if raw.as_ref().as_str() == Some("never") => Ok(Value::Never),
@@ -158,6 +160,7 @@ fn expected(kind: &Kind) -> String {
         Kind::Capabilities => "an array of names such as \"CAP_NET_BIND_SERVICE\"",
         Kind::Words(known) => return format!("an array of {}", quoted(known, " and ")),
         Kind::Cpus => "numbers of CPUs such as \"0-3,6\"",
+        Kind::IoPriority => "a class and a level such as \"best-effort:4\", or \"idle\"",
         Kind::Mask => "an octal string such as \"0022\"",
         Kind::Map => "a table of strings",
         Kind::Limit(_, false) => "a number, \"soft:hard\" or \"unlimited\"",

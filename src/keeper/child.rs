@@ -176,14 +176,15 @@ fn steps(
     schedule(&launch.scheduling, prepared.oom_score)?;
     set_limits(&launch.limits)?;
     process::umask(launch.umask);
+    // Here, because later it would take a service that can gain no privileges.
+    if let Some(rules) = rules {
+        rules.hold().map_err(|e| Failure::call(Step::Landlock, e, ""))?;
+    }
     if let Some(becoming) = &prepared.becoming {
         becoming.take_on()?;
     }
     if launch.no_new_privileges {
         prctl::no_new_privileges().map_err(|e| Failure::call(Step::Privileges, e, ""))?;
-    }
-    if let Some(rules) = rules {
-        rules.hold().map_err(|e| Failure::call(Step::Landlock, e, ""))?;
     }
     if let Some(becoming) = &prepared.becoming {
         becoming.verify()?;
@@ -224,6 +225,9 @@ fn schedule(wanted: &Scheduling, own: i32) -> Result<(), Failure> {
     }
     if let Some(nice) = wanted.nice {
         schedule::set_nice(nice).map_err(|e| Failure::call(Step::Nice, e, nice.to_string()))?;
+    }
+    if let Some(io) = wanted.io {
+        schedule::set_io_priority(io.0).map_err(|e| Failure::call(Step::IoPriority, e, io.to_string()))?;
     }
     if !wanted.cpus.is_empty() {
         let object = || format!("{:?}", wanted.cpus).trim_matches(['[', ']']).to_owned();

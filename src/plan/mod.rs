@@ -27,7 +27,7 @@ pub use name::Name;
 pub use provision::{Credentials, Place, Provision, Verify};
 pub use resources::{Meter, Resources, Setting, Watch, WatchAction};
 pub use run::{Exit, Job, RunId};
-pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
+pub use sandbox::{IoPriority, ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
     OnFull, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,

@@ -12,6 +12,12 @@ const CALLS: &[(&str, Call)] = &[
     ("setgroups", || unsafe { libc::syscall(libc::SYS_setgroups, 1, [0u32].as_ptr()) }),
     ("capset", all_capabilities),
     ("ptrace-parent", || unsafe { libc::ptrace(libc::PTRACE_ATTACH, libc::getppid(), 0, 0) }),
+    // Of the obsolete calls the one that anybody may make, and that does nothing.
+    #[cfg(target_arch = "x86_64")]
+    ("sysfs", || unsafe { libc::syscall(libc::SYS_sysfs, 3) }),
+    #[cfg(not(target_arch = "x86_64"))]
+    ("sysfs", || 0),
+    ("ptrace-nobody", || unsafe { libc::syscall(libc::SYS_ptrace, libc::PTRACE_DETACH, -1, 0, 0) }),
     ("bind-81", || bind_low(81)),
     ("init_module", || unsafe { libc::syscall(libc::SYS_init_module, 0, 0, null::<u8>()) }),
     ("kexec_load", || unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, 0, 0) }),

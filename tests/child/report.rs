@@ -59,8 +59,14 @@ fn collect() -> Result<Value, Box<dyn std::error::Error>> {
         "keyring": unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) },
         "oom_score": read("/proc/self/oom_score_adj")?.trim(),
         "nice": unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) },
+        "io_priority": unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) },
         "mounts": mounts()?,
         "interfaces": interfaces()?,
+        "namespaces": namespaces()?,
+        "calls": {
+            "sysfs": crate::attempt::attempt("sysfs")?,
+            "ptrace-nobody": crate::attempt::attempt("ptrace-nobody")?,
+        },
         "fds": descriptors()?,
         "cgroup": std::fs::read_to_string("/proc/self/cgroup")?.lines().find_map(|l| l.strip_prefix("0::")),
     }))
@@ -70,14 +76,22 @@ fn read(file: &str) -> std::io::Result<String> {
     std::fs::read_to_string(file)
 }
 
-/// Place to options, of the topmost mount at each place: the one that no other at that place lies on. The order of
+/// Kind to number.
+fn namespaces() -> std::io::Result<BTreeMap<&'static str, String>> {
+    let link = |kind| Ok((kind, std::fs::read_link(format!("/proc/self/ns/{kind}"))?.display().to_string()));
+    ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"].into_iter().map(link).collect()
+}
+
+/// Place to options and type, of the topmost mount at each place: the one that no other at that place lies on. The order of
 /// the lines tells nothing of it.
 fn mounts() -> std::io::Result<BTreeMap<String, String>> {
     let text = read("/proc/self/mountinfo")?;
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
     let covered = |m: &[&str]| lines.iter().any(|other| other[4] == m[4] && other[1] == m[0]);
     let top = lines.iter().filter(|m| !covered(m));
-    Ok(top.map(|m| (m[4].to_owned(), m[5].to_owned())).collect())
+    let kind =
+        |m: &[&str]| m.iter().skip_while(|part| **part != "-").nth(1).map_or("?", |kind| *kind).to_owned();
+    Ok(top.map(|m| (m[4].to_owned(), format!("{} {}", m[5], kind(m)))).collect())
 }
 
 fn interfaces() -> std::io::Result<Vec<String>> {

@@ -115,6 +115,8 @@ pub struct Setup<'a> {
     pub args: &'a [&'a str],
     /// The cgroup that keepd is started in; the test's own if there is none.
     pub cgroup: Option<&'a Path>,
+    /// Where its folder is made; where temporary files are, if there is nothing else.
+    pub within: Option<&'a Path>,
     /// Run it as an ordinary user even where the tests are run by root.
     pub as_user: bool,
 }
@@ -130,7 +132,8 @@ impl Setup<'_> {
 
     /// Writes everything, starts nothing.
     pub fn prepare(self) -> Daemon {
-        let dir = tempfile::Builder::new().prefix("keepd-test-").tempdir().unwrap();
+        let within = self.within.map_or_else(std::env::temp_dir, Path::to_owned);
+        let dir = tempfile::Builder::new().prefix("keepd-test-").tempdir_in(within).unwrap();
         let uid = if self.as_user && is_root() { Some(USER) } else { None };
         let system = is_root() && uid.is_none();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -7,7 +7,7 @@ use crate::{
     steps::report,
 };
 use keepd::{
-    plan::{Capabilities, Exit, Identity, Sandbox, Scheduling, ServiceSpec, Syscalls},
+    plan::{Capabilities, Exit, Identity, IoPriority, Sandbox, Scheduling, ServiceSpec, Syscalls},
     sys::caps,
 };
 use serde_json::{Value, json};
@@ -195,12 +195,18 @@ fn the_schedulers_settings_hold() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("report");
     let mut s = service("a", &["report", file.to_str().unwrap()]);
-    s.launch.scheduling = Scheduling { nice: Some(7), oom_score_adjust: Some(321), cpus: vec![0] };
+    s.launch.scheduling = Scheduling {
+        nice: Some(7),
+        io: Some(IoPriority::parse("best-effort:6").unwrap()),
+        oom_score_adjust: Some(321),
+        cpus: vec![0],
+    };
     let mut rig = Rig::new(vec![s]);
     let (run, _, _) = rig.started("a");
     let r = report(&file);
     assert_eq!(rig.exited(run).0, Exit::Code(0));
     assert_eq!((&r["nice"], &r["oom_score"]), (&json!(7), &json!("321")));
+    assert_eq!(r["io_priority"], json!(2 << 13 | 6));
     assert_eq!(r["status"]["Cpus_allowed_list"], json!(["0"]));
 }
 

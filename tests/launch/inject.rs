@@ -7,8 +7,8 @@ use crate::{
     rig::{Rig, root, service, until},
 };
 use keepd::plan::{
-    Capabilities, Credentials, EnvFile, Limit, Place, ReadOnly, Sandbox, Scheduling, ServiceSpec, Syscalls,
-    Verify,
+    Capabilities, Credentials, EnvFile, IoPriority, Limit, Place, ReadOnly, Sandbox, Scheduling, ServiceSpec,
+    Syscalls, Verify,
 };
 use std::{
     fs,
@@ -158,6 +158,14 @@ fn cases() -> Vec<Case> {
             "cannot set nice to 1: Permission denied",
         ),
         case(
+            "IoPriority",
+            &["ioprio_set:error=EPERM"],
+            |s, _| {
+                s.launch.scheduling = Scheduling { io: Some(IoPriority(3 << 13)), ..Scheduling::default() }
+            },
+            "cannot set io-priority to idle: Operation not permitted",
+        ),
+        case(
             "Affinity",
             &["sched_setaffinity:error=EPERM"],
             |s, _| s.launch.scheduling = Scheduling { cpus: vec![0], ..Scheduling::default() },
@@ -234,8 +242,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Steps whose failure another test brings about (`a_launch_must_fit_the_plan`,
-/// `what_the_host_lacks_is_a_failed_start_that_says_so`), or that no service takes but only a command of
-/// `keepctl exec`.
+/// `what_the_host_lacks_is_a_failed_start_that_says_so`, `a_terminal_that_cannot_be_its_own_is_said_and_nothing_runs`).
 const ELSEWHERE: &[&str] = &["Plan", "Resource", "Terminal"];
 
 fn no_step_can_fail_unseen() {

@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("private_tmp_is_seen_by_the_service_alone", private_tmp_is_seen_by_the_service_alone),
     ("the_system_is_read_only", the_system_is_read_only),
     ("everything_is_read_only", everything_is_read_only),
+    ("everything_is_read_only_for_those_too_who_can_gain_privileges", privileges_can_be_gained),
     ("homes_are_hidden", homes_are_hidden),
     ("devices_are_harmless", devices_are_harmless),
     ("the_network_is_its_own", the_network_is_its_own),
@@ -150,6 +151,23 @@ fn everything_is_read_only() {
         wanted += "mount EPERM\numount-dev EPERM\n";
     }
     assert_eq!(said, wanted);
+}
+
+/// Landlock is for those who gave that up, or for the mighty: an ordinary user with set-uid programs is neither.
+fn privileges_can_be_gained() {
+    let test = "everything_is_read_only_for_those_too_who_can_gain_privileges";
+    let Some(place) = Place::new(test) else { return };
+    let mine = place.0.path().display().to_string();
+    let sandbox =
+        Sandbox { read_only: ReadOnly::Strict, writable: vec![mine.clone().into()], ..Sandbox::default() };
+    let mut s = place.service(sandbox, &["try-write", "/var/tmp", "try-write", &mine]);
+    s.launch.identity = Some(identity(65534, 65534, &[65534]));
+    s.launch.no_new_privileges = false;
+    let mut rig = Rig::new(vec![s]);
+    let (run, _, pipes) = rig.started("a");
+    let said = read_all(&pipes[0]).replace("EROFS", "EACCES");
+    assert_eq!(said, format!("/var/tmp EACCES\n{mine} ok\n"));
+    assert_eq!(rig.exited(run).0, Exit::Code(0));
 }
 
 fn homes_are_hidden() {

@@ -1,7 +1,7 @@
 //! All services of one import: names that keepd takes and that differ, the TOML text, and the summary for people.
 
 use super::{
-    draft::{Draft, Remark, Setting},
+    draft::{Draft, Remark, Remarks, Setting},
     toml::{comment, key},
 };
 use crate::plan::Name;
@@ -12,21 +12,10 @@ use std::{collections::BTreeSet, fmt::Write as _};
 pub(super) struct Batch {
     pub(super) drafts: Vec<Draft>,
     /// What belongs to no service.
-    pub(super) remarks: Vec<Remark>,
+    pub(super) remarks: Remarks,
 }
 
 impl Batch {
-    pub(super) fn lost(&mut self, what: impl Into<String>, why: impl Into<String>) {
-        self.remarks.push(Remark::Lost { what: what.into(), why: why.into() });
-    }
-
-    pub(super) fn note(&mut self, text: impl Into<String>) {
-        let note = Remark::Note(text.into());
-        if !self.remarks.contains(&note) {
-            self.remarks.push(note);
-        }
-    }
-
     /// Gives every service a name of its own that keepd takes, and a user.
     pub(super) fn finish(&mut self, setting: &Setting) {
         let mut taken = BTreeSet::new();
@@ -41,7 +30,7 @@ impl Batch {
             }
             if name != draft.name {
                 let why = if wanted == draft.name { "is taken" } else { "is no name for a service" };
-                draft.note(format!("called {name} here, because {} {why}", draft.name));
+                draft.remarks.note(format!("called {name} here, because {} {why}", draft.name));
                 draft.name = name;
             }
             if draft.refused.is_none() && draft.get("command").is_none() {
@@ -56,8 +45,7 @@ impl Batch {
     }
 
     pub(super) fn left_out(&self) -> usize {
-        let lost = self.remarks.iter().filter(|r| matches!(r, Remark::Lost { .. })).count();
-        lost + self.drafts.iter().map(Draft::left_out).sum::<usize>()
+        self.remarks.lost_ones() + self.drafts.iter().map(Draft::left_out).sum::<usize>()
     }
 
     /// The configuration.
@@ -66,11 +54,11 @@ impl Batch {
         out += &comment(
             "Read what is said beside each service, then put this into /etc/keepd/conf.d and run `keepctl check`.",
         );
-        out += &remarks(&self.remarks);
+        out += &remarks(self.remarks.all());
         for draft in &self.drafts {
             out.push('\n');
             out += &comment(&draft.origin);
-            out += &remarks(&draft.remarks);
+            out += &remarks(draft.remarks.all());
             match &draft.refused {
                 Some(why) => out += &comment(&format!("Left out as a whole: {why}.")),
                 None => tables(draft, &mut out),
@@ -97,9 +85,9 @@ impl Batch {
                 let _ = writeln!(out, "{name}: not kept: {}", what.join(", "));
             }
         };
-        lost("all", &self.remarks);
+        lost("all", self.remarks.all());
         for draft in &self.drafts {
-            lost(&draft.name, &draft.remarks);
+            lost(&draft.name, draft.remarks.all());
         }
         for draft in &self.drafts {
             if let Some(why) = &draft.refused {

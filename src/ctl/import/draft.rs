@@ -23,6 +23,33 @@ pub(super) enum Remark {
     Note(String),
 }
 
+/// What is said beside a service, or for all of them.
+#[derive(Debug, Default)]
+pub(super) struct Remarks(Vec<Remark>);
+
+impl Remarks {
+    pub(super) fn lost(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.0.push(Remark::Lost { what: what.into(), why: why.into() });
+    }
+
+    /// Says it once.
+    pub(super) fn note(&mut self, text: impl Into<String>) {
+        let note = Remark::Note(text.into());
+        if !self.0.contains(&note) {
+            self.0.push(note);
+        }
+    }
+
+    pub(super) fn all(&self) -> &[Remark] {
+        &self.0
+    }
+
+    /// How many keys, or parts of them, were not kept.
+    pub(super) fn lost_ones(&self) -> usize {
+        self.0.iter().filter(|r| matches!(r, Remark::Lost { .. })).count()
+    }
+}
+
 /// A dependency on another service, which may or may not be imported along with this one.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
@@ -44,7 +71,7 @@ pub(super) struct Draft {
     pub(super) settings: Vec<(&'static str, Value)>,
     /// Environments of profiles.
     pub(super) overlays: Vec<(String, Value)>,
-    pub(super) remarks: Vec<Remark>,
+    pub(super) remarks: Remarks,
     /// Keys of the source that were mapped.
     pub(super) kept: usize,
     /// Other services that it names, by their names in the source.
@@ -63,7 +90,7 @@ impl Draft {
             origin,
             settings: Vec::new(),
             overlays: Vec::new(),
-            remarks: Vec::new(),
+            remarks: Remarks::default(),
             kept: 0,
             wishes: Vec::new(),
             aliases: vec![name.into()],
@@ -116,25 +143,13 @@ impl Draft {
     pub(super) fn key(&mut self, what: String, outcome: Result<(), String>) {
         match outcome {
             Ok(()) => self.kept += 1,
-            Err(why) => self.lost(what, why),
-        }
-    }
-
-    pub(super) fn lost(&mut self, what: impl Into<String>, why: impl Into<String>) {
-        self.remarks.push(Remark::Lost { what: what.into(), why: why.into() });
-    }
-
-    pub(super) fn note(&mut self, text: impl Into<String>) {
-        let note = Remark::Note(text.into());
-        if !self.remarks.contains(&note) {
-            self.remarks.push(note);
+            Err(why) => self.remarks.lost(what, why),
         }
     }
 
     /// How many keys, or parts of them, were not kept.
     pub(super) fn left_out(&self) -> usize {
-        let lost = self.remarks.iter().filter(|r| matches!(r, Remark::Lost { .. })).count();
-        lost + usize::from(self.refused.is_some())
+        self.remarks.lost_ones() + usize::from(self.refused.is_some())
     }
 
     /// A service of the system's keepd must say whom it runs as.
@@ -142,7 +157,8 @@ impl Draft {
         if setting.mode == Mode::User || self.get("user").is_some() {
             return Ok(());
         }
-        self.note(format!("no user is named, so it runs as {}; --run-as names another", setting.run_as));
+        self.remarks
+            .note(format!("no user is named, so it runs as {}; --run-as names another", setting.run_as));
         self.set("user", setting.run_as.clone())
     }
 }

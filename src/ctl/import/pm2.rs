@@ -35,7 +35,7 @@ pub(super) fn import(path: &Path, text: &str, setting: &Setting, batch: &mut Bat
     {
         for key in file.keys().filter(|k| !matches!(k.as_str(), "apps" | "pm2")) {
             let why = if key == "deploy" { "keepd deploys nothing" } else { "PM2 does not know it either" };
-            batch.lost(key.as_str(), why);
+            batch.remarks.lost(key.as_str(), why);
         }
     }
     for app in &apps {

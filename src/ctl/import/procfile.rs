@@ -41,7 +41,9 @@ pub(super) fn import(path: &Path, text: &str, setting: &Setting, batch: &mut Bat
             draft.set("env-files", vec![literal(&dot_env.display().to_string())])?;
         }
         if own_port {
-            draft.lost("PORT of .env", "it is the same for all processes here; foreman adds 100 for each");
+            draft
+                .remarks
+                .lost("PORT of .env", "it is the same for all processes here; foreman adds 100 for each");
         } else {
             draft.set("port", PORT.0 + PORT.1 * index)?;
         }
@@ -50,13 +52,17 @@ pub(super) fn import(path: &Path, text: &str, setting: &Setting, batch: &mut Bat
         if name == "release" {
             draft.set("autostart", false)?;
             draft.set("restart", "never")?;
-            draft.note("release: it is run once before a new version; keepctl start release does that");
+            draft
+                .remarks
+                .note("release: it is run once before a new version; keepctl start release does that");
         }
         index += 1;
         batch.drafts.push(draft);
     }
     if index > 0 {
-        batch.note("how many of each are run is said to foreman on its command line: `instances` here");
+        batch
+            .remarks
+            .note("how many of each are run is said to foreman on its command line: `instances` here");
     }
     Ok(())
 }

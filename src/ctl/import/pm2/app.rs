@@ -120,6 +120,7 @@ fn map(draft: &mut Draft, app: &App, key: &str, value: &Json, folder: &Path) -> 
         "gid" => draft.set("group", text(value)),
         "merge_logs" | "combine_logs" => {
             draft
+                .remarks
                 .note(format!("{key}: each instance has a log of its own; keepctl logs shows them together"));
             Ok(())
         }
@@ -134,7 +135,7 @@ fn map(draft: &mut Draft, app: &App, key: &str, value: &Json, folder: &Path) -> 
         }
         _ if key.starts_with("env_") => {
             let vars = env(value)?;
-            draft.note(format!("{key}: it is in effect with --profile {}", &key[4..]));
+            draft.remarks.note(format!("{key}: it is in effect with --profile {}", &key[4..]));
             draft.overlays.push((key[4..].to_owned(), Value::Map(vars)));
             Ok(())
         }
@@ -230,7 +231,7 @@ fn breaker(draft: &mut Draft, app: &App, value: &Json) -> Result<(), String> {
     draft.set("breaker.failures", i64::from(failures))?;
     draft.set("breaker.within", within.to_string())?;
     draft.set("breaker.retry-every", "never")?;
-    draft.note(format!("max_restarts: after {failures} failures within {within} it stays failed"));
+    draft.remarks.note(format!("max_restarts: after {failures} failures within {within} it stays failed"));
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub(super) fn import(path: &Path, text: &str, setting: &Setting, batch: &mut Bat
         }
         for (key, value) in &section.keys {
             if key != "files" {
-                batch.lost(format!("[include] {key}"), "supervisord does not know it either");
+                batch.remarks.lost(format!("[include] {key}"), "supervisord does not know it either");
                 continue;
             }
             for pattern in value.split_whitespace() {
@@ -65,7 +65,7 @@ pub(super) fn import(path: &Path, text: &str, setting: &Setting, batch: &mut Bat
                     "rpcinterface" | "ctlplugin" => "it is a plug-in of supervisord",
                     _ => "keepd knows no such section",
                 };
-                batch.lost(format!("[{}] of {}", section.name, file_name(file)), why);
+                batch.remarks.lost(format!("[{}] of {}", section.name, file_name(file)), why);
             }
         }
     }
@@ -96,7 +96,7 @@ fn include(
     files.retain(|f| f.is_file() && Name::new(&file_name(f)).is_meant_by(&last));
     files.sort();
     if files.is_empty() {
-        batch.lost(format!("[include] files = {pattern}"), "no file matches");
+        batch.remarks.lost(format!("[include] files = {pattern}"), "no file matches");
     }
     for file in files {
         let text = read(&file).map_err(|why| format!("{}: {why}", file.display()))?;
@@ -125,7 +125,9 @@ fn supervisord(section: &Section, names: &Names, common: &mut Common, batch: &mu
                 value.parse().map(|n| common.processes = Some(n)).map_err(|_| "it is no number".into())
             }
             "nodaemon" => {
-                batch.note("nodaemon: keepd stays in the foreground unless it is called with --daemonize");
+                batch
+                    .remarks
+                    .note("nodaemon: keepd stays in the foreground unless it is called with --daemonize");
                 Ok(())
             }
             "logfile" | "logfile_maxbytes" | "logfile_backups" | "loglevel" | "silent" | "strip_ansi" => {
@@ -137,18 +139,18 @@ fn supervisord(section: &Section, names: &Names, common: &mut Common, batch: &mu
             _ => Err("keepd has no such setting".into()),
         });
         if let Err(why) = outcome {
-            batch.lost(format!("[supervisord] {key} = {value}"), why);
+            batch.remarks.lost(format!("[supervisord] {key} = {value}"), why);
         }
     }
 }
 
 fn group(name: &str, section: &Section, batch: &mut Batch) {
     let programs = section.get("programs").unwrap_or("");
-    batch.lost(
+    batch.remarks.lost(
         format!("[group:{name}] programs = {programs}"),
         "keepd has no groups: name services so that a pattern means them, as in `keepctl restart 'web*'`",
     );
     for (key, value) in section.keys.iter().filter(|(k, _)| k != "programs") {
-        batch.lost(format!("[group:{name}] {key} = {value}"), program::PRIORITY);
+        batch.remarks.lost(format!("[group:{name}] {key} = {value}"), program::PRIORITY);
     }
 }

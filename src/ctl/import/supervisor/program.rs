@@ -46,7 +46,7 @@ pub(super) fn program(
         let mut draft = Draft::new(name, origin, setting);
         if count > 1 {
             let _ = draft.set("instances", i64::try_from(count).unwrap_or(1));
-            draft.note(format!("its processes are {name}@0 to {name}@{}", count - 1));
+            draft.remarks.note(format!("its processes are {name}@0 to {name}@{}", count - 1));
         }
         keys(&mut draft, section, &names, common);
         batch.drafts.push(draft);
@@ -57,7 +57,9 @@ pub(super) fn program(
         let named = section.get("process_name").map(|n| names.expand(n)).and_then(Result::ok);
         let name = named.unwrap_or_else(|| format!("{name}_{process:02}"));
         let mut draft = Draft::new(&name, format!("{origin}, process {process}"), setting);
-        draft.note("a service of its own, because keepd counts instances from 0 and without leading zeros");
+        draft
+            .remarks
+            .note("a service of its own, because keepd counts instances from 0 and without leading zeros");
         keys(&mut draft, section, &names, common);
         batch.drafts.push(draft);
     }
@@ -139,7 +141,7 @@ fn map(draft: &mut Draft, section: &Section, key: &str, value: &str) -> Result<(
         "stopwaitsecs" => draft.set("stop-timeout", seconds(number(value)?)),
         "stopasgroup" | "killasgroup" => {
             if boolean(value)? {
-                draft.note(format!(
+                draft.remarks.note(format!(
                     "{key}: a stop always ends every process of the service; stop-signal \
                      goes to the main one first"
                 ));
@@ -184,13 +186,15 @@ fn retries(draft: &mut Draft, section: &Section, retries: u64) -> Result<(), Str
     if retries >= COUNTED {
         draft.set("breaker.failures", i64::try_from(2 * COUNTED).unwrap_or(i64::MAX))?;
         draft.set("breaker.within", "36500d")?;
-        draft.note("startretries: it is restarted for ever, since keepd counts 1024 failures at most");
+        draft
+            .remarks
+            .note("startretries: it is restarted for ever, since keepd counts 1024 failures at most");
         return Ok(());
     }
     draft.set("breaker.failures", i64::try_from(retries + 1).unwrap_or(i64::MAX))?;
     draft.set("breaker.within", seconds(within))?;
     draft.set("breaker.retry-every", "never")?;
-    draft.note(format!(
+    draft.remarks.note(format!(
         "startretries: after {} failures within {} it stays failed; later failures of a long \
          run count as well",
         retries + 1,
@@ -218,7 +222,7 @@ fn log(draft: &mut Draft, section: &Section, key: &str, value: &str) -> Result<(
             },
             "syslog" => syslog(draft),
             path if console(path) => {
-                draft.note(format!("{key}: keepd keeps the output itself; keepctl logs -f shows it"));
+                draft.remarks.note(format!("{key}: keepd keeps the output itself; keepctl logs -f shows it"));
                 Ok(())
             }
             _ => Err("keepd has a folder for each service's log, [daemon] log-dir".into()),

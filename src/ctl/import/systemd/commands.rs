@@ -16,7 +16,7 @@ pub(super) fn map(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Mapped {
         "ExecStop" => stop(entry, draft),
         "RemainAfterExit" => {
             if boolean(entry.last()) == Ok(true) {
-                draft.note("RemainAfterExit: once its processes have ended it is shown as exited");
+                draft.remarks.note("RemainAfterExit: once its processes have ended it is shown as exited");
             }
             Ok(())
         }
@@ -30,7 +30,7 @@ fn kind(kind: &str, draft: &mut Draft) -> Result<(), String> {
     match kind {
         "simple" | "exec" => Ok(()),
         "idle" => {
-            draft.note("Type=idle: it is started along with all others");
+            draft.remarks.note("Type=idle: it is started along with all others");
             Ok(())
         }
         "oneshot" => draft
@@ -56,11 +56,11 @@ fn lines(entry: &Entry, draft: &mut Draft) -> Vec<Line> {
     for value in &entry.values {
         match Line::parse(value) {
             Ok(line) if line.odd.is_empty() => out.push(line),
-            Ok(line) => draft.lost(
+            Ok(line) => draft.remarks.lost(
                 format!("{}={value}", entry.key),
                 format!("`{}` gives it other rights than the service has, and keepd does not", line.odd),
             ),
-            Err(why) => draft.lost(format!("{}={value}", entry.key), why),
+            Err(why) => draft.remarks.lost(format!("{}={value}", entry.key), why),
         }
     }
     out
@@ -72,7 +72,7 @@ fn start(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Result<(), String> {
         let line = Line::parse(value)
             .inspect_err(|why| draft.refused = Some(format!("ExecStart={value}: {why}")))?;
         if !line.odd.is_empty() {
-            draft.note(format!(
+            draft.remarks.note(format!(
                 "ExecStart: `{}` is left out, it runs as its user and with its sandbox",
                 line.odd
             ));
@@ -81,7 +81,7 @@ fn start(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Result<(), String> {
     }
     let Some(main) = all.pop() else { return Err("it is empty".into()) };
     if main.ignore {
-        draft.note("ExecStart: `-` is left out, a failure is one");
+        draft.remarks.note("ExecStart: `-` is left out, a failure is one");
     }
     // Named where ExecStartPre is mapped, if something of it is lost.
     let mut pre: Vec<Line> = unit
@@ -94,10 +94,10 @@ fn start(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Result<(), String> {
         .collect();
     pre.append(&mut all);
     if !pre.is_empty() {
-        draft.note("a shell runs what comes before the program, at each start");
+        draft.remarks.note("a shell runs what comes before the program, at each start");
     }
     if pre.iter().chain([&main]).any(|l| l.plain().is_none()) {
-        draft.note("a shell puts the variables in; quotes within their values are not read");
+        draft.remarks.note("a shell puts the variables in; quotes within their values are not read");
     }
     draft.set("command", command(&pre, &main))
 }

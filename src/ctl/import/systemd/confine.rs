@@ -47,6 +47,7 @@ pub(super) fn map(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Mapped {
         "CPUAffinity" => draft.set("resources.cpu-affinity", entry.words().join(",")),
         "CPUWeight" => whole(value, "resources.cpu-weight", draft),
         "IOWeight" => whole(value, "resources.io-weight", draft),
+        "IOSchedulingClass" | "IOSchedulingPriority" => io_priority(unit, draft),
         "CPUQuota" => draft.set("resources.cpu-max", value),
         "TasksMax" if value == "infinity" => Ok(()),
         "TasksMax" => whole(value, "resources.pids-max", draft),
@@ -98,6 +99,21 @@ fn high(value: &str, unit: &Unit) -> Result<(), String> {
     }
 }
 
+/// Of two keys there, each of which may be missing.
+fn io_priority(unit: &Unit, draft: &mut Draft) -> Result<(), String> {
+    let class = match unit.get("IOSchedulingClass").unwrap_or("best-effort") {
+        "0" | "none" => return Ok(()),
+        "1" => "realtime",
+        "2" => "best-effort",
+        "3" => "idle",
+        class => class,
+    };
+    match unit.get("IOSchedulingPriority").filter(|_| class != "idle") {
+        Some(level) => draft.set("resources.io-priority", format!("{class}:{level}")),
+        None => draft.set("resources.io-priority", class),
+    }
+}
+
 fn flag(value: &str, path: &'static str, draft: &mut Draft) -> Result<(), String> {
     match boolean(value)? {
         true => draft.set(path, true),
@@ -111,7 +127,7 @@ fn system(value: &str, draft: &mut Draft) -> Result<(), String> {
         "full" => draft.set("sandbox.read-only", "system"),
         "strict" => draft.set("sandbox.read-only", "strict"),
         _ if boolean(value)? => {
-            draft.note(
+            draft.remarks.note(
                 "ProtectSystem=yes: /etc cannot be changed either; name what must be in sandbox.writable",
             );
             draft.set("sandbox.read-only", "system")
@@ -136,11 +152,11 @@ fn writable(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Result<(), String>
             || on(unit, "PrivateTmp") && below(&["/tmp", "/var/tmp"])
             || on(unit, "PrivateDevices") && below(&["/dev"]);
         if hidden || path.is_empty() {
-            draft.lost(format!("{}={word}", entry.key), "another key hides or opens it as a whole");
+            draft.remarks.lost(format!("{}={word}", entry.key), "another key hides or opens it as a whole");
             continue;
         }
         if word.starts_with('-') {
-            draft.note(format!("{}: {path} must exist", entry.key));
+            draft.remarks.note(format!("{}: {path} must exist", entry.key));
         }
         paths.push(path.to_owned());
     }
@@ -152,7 +168,7 @@ fn calls(entry: &Entry, draft: &mut Draft) -> Result<(), String> {
     if words.first().is_some_and(|w| w == "@system-service") {
         let rest: Vec<&str> = words[1..].iter().map(String::as_str).collect();
         if !rest.is_empty() {
-            draft.lost(
+            draft.remarks.lost(
                 format!("SystemCallFilter={}", rest.join(" ")),
                 "keepd's list of calls for services is fixed",
             );
@@ -193,12 +209,12 @@ fn capabilities(unit: &Unit, draft: &mut Draft) -> Result<(), String> {
         (false, Some(ambient), bounding) => {
             let more = |b: &Entry| Some(!set(&b.values).ok()?.without(set(&ambient.values).ok()?).is_empty());
             if bounding.and_then(more) == Some(true) {
-                draft.note(BOUNDED);
+                draft.remarks.note(BOUNDED);
             }
             ambient
         }
         (false, None, _) => {
-            draft.note(
+            draft.remarks.note(
                 "CapabilityBoundingSet: a service of an ordinary user has none but AmbientCapabilities",
             );
             return Ok(());
@@ -214,7 +230,7 @@ fn capabilities(unit: &Unit, draft: &mut Draft) -> Result<(), String> {
     let needs: Vec<&str> =
         host.into_iter().filter(|name| Capabilities::named(name).is_some_and(|c| set.meets(c))).collect();
     if listed && !needs.is_empty() {
-        draft.note(format!("sandbox.syscalls is off, because it has {}", needs.join(" and ")));
+        draft.remarks.note(format!("sandbox.syscalls is off, because it has {}", needs.join(" and ")));
         draft.set("sandbox.syscalls", "off")?;
     }
     draft.set("sandbox.capabilities", set.names())

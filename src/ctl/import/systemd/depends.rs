@@ -47,7 +47,7 @@ pub(super) fn map(entry: &Entry, draft: &mut Draft) -> Mapped {
             return Some(draft.set("description", entry.last()));
         }
         ("Unit", "Documentation") => {
-            draft.note(format!("documented in {}", entry.words().join(" ")));
+            draft.remarks.note(format!("documented in {}", entry.words().join(" ")));
             return Some(Ok(()));
         }
         ("Unit", "After") => "after",
@@ -58,7 +58,7 @@ pub(super) fn map(entry: &Entry, draft: &mut Draft) -> Mapped {
         ("Unit", "Conflicts") if entry.last() == "shutdown.target" => return Some(Ok(())),
         ("Install", "Alias") => {
             draft.aliases.extend(entry.words().iter().map(|w| w.trim_end_matches(".service").to_owned()));
-            draft.note(format!("Alias={}: keepd knows it by one name", entry.words().join(" ")));
+            draft.remarks.note(format!("Alias={}: keepd knows it by one name", entry.words().join(" ")));
             return Some(Ok(()));
         }
         ("Install", "WantedBy" | "RequiredBy") => return Some(boot(entry)),
@@ -90,7 +90,7 @@ pub(super) fn defaults(unit: &Unit, draft: &mut Draft) {
         e.section == "Install" && matches!(e.key.as_str(), "WantedBy" | "RequiredBy") && boot(e).is_ok()
     });
     if !wanted && draft.set("autostart", false).is_ok() {
-        draft.note("autostart = false: no target wants it at boot, others or people start it");
+        draft.remarks.note("autostart = false: no target wants it at boot, others or people start it");
     }
 }
 
@@ -102,7 +102,7 @@ pub(in super::super) fn order(batch: &mut Batch) {
             let name = wish.other.trim_end_matches(".service");
             let usable = |d: &Draft| d.refused.is_none() && d.aliases.iter().any(|a| a == name);
             let Some(other) = batch.drafts.iter().position(usable).filter(|o| *o != index) else {
-                batch.drafts[index].lost(wish.what, reason(&wish.other));
+                batch.drafts[index].remarks.lost(wish.what, reason(&wish.other));
                 continue;
             };
             let (from, to, kind) = match wish.kind {
@@ -111,6 +111,7 @@ pub(in super::super) fn order(batch: &mut Batch) {
             };
             if reaches(batch, to, from) {
                 batch.drafts[index]
+                    .remarks
                     .lost(wish.what, "services of keepd wait for each other in one direction only");
                 continue;
             }

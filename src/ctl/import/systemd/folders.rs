@@ -28,7 +28,7 @@ pub(super) fn apart(batch: &mut Batch) {
                 let shared = |k: &str, n: &str, w: &str| k == "state-dirs" && *n == name && w == whose;
                 let clash = taken.iter().any(|(k, n, w)| *k == key && meets(n) && !shared(k, n, w));
                 if clash || kept.iter().any(|k| meets(k)) {
-                    draft.lost(
+                    draft.remarks.lost(
                         format!("{name} of {key}"),
                         "keepd makes a folder for one service, and none within another",
                     );

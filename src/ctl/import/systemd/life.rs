@@ -28,7 +28,7 @@ pub(super) fn map(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Mapped {
         "SuccessExitStatus" => exits(entry, draft, "success-exit", vec![Value::Number(0)]),
         "TimeoutStopSec" => stop_timeout(value, draft),
         "TimeoutSec" => {
-            draft.lost("TimeoutSec, for the start", WITHIN);
+            draft.remarks.lost("TimeoutSec, for the start", WITHIN);
             match unit.get("TimeoutStopSec") {
                 Some(_) => Ok(()),
                 None => stop_timeout(value, draft),
@@ -61,7 +61,7 @@ const WITHIN: &str = "[ready] is not supported by this version: it is ready as s
 /// What systemd does where a unit says nothing, and keepd does not.
 pub(super) fn defaults(unit: &Unit, draft: &mut Draft) {
     if unit.get("Restart").is_none() && draft.set("restart", "never").is_ok() {
-        draft.note(
+        draft.remarks.note(
             "restart = \"never\" is what systemd does without Restart; keepd's own default is on-failure",
         );
     }
@@ -75,7 +75,7 @@ fn restart(value: &str, draft: &mut Draft) -> Result<(), String> {
         "no" => draft.set("restart", "never"),
         "always" | "on-failure" => draft.set("restart", value),
         "on-abnormal" | "on-abort" | "on-watchdog" => {
-            draft.note(format!(
+            draft.remarks.note(format!(
                 "Restart={value}: an exit status that is no success is followed by a restart as well"
             ));
             draft.set("restart", "on-failure")
@@ -131,7 +131,9 @@ fn restarts(unit: &Unit, draft: &mut Draft) -> Result<(), String> {
     if reached {
         draft.set("breaker.retry-every", "never")
     } else {
-        draft.note("systemd's start limit is never reached with this delay, so it is restarted for ever");
+        draft
+            .remarks
+            .note("systemd's start limit is never reached with this delay, so it is restarted for ever");
         Ok(())
     }
 }
@@ -144,7 +146,7 @@ fn exits(entry: &Entry, draft: &mut Draft, path: &'static str, mut all: Vec<Valu
             _ => match parse_signal(&word) {
                 Ok(number) => Value::Text(signal_name(number)),
                 Err(_) => {
-                    draft.lost(
+                    draft.remarks.lost(
                         format!("{}={word}", entry.key),
                         "it is neither an exit status from 0 to 255 nor a signal",
                     );
@@ -155,7 +157,7 @@ fn exits(entry: &Entry, draft: &mut Draft, path: &'static str, mut all: Vec<Valu
         let elsewhere = matches!(draft.get(other), Some(Value::Mixed(there)) if there.contains(&value));
         // Success is what an exit status 0 is where nobody says otherwise.
         if elsewhere || path == "no-restart-exit" && value == Value::Number(0) {
-            draft.lost(
+            draft.remarks.lost(
                 format!("{}={word}", entry.key),
                 "keepd takes one end for a success or for one without a restart, not for both",
             );
@@ -177,7 +179,7 @@ fn kill_mode(value: &str, draft: &mut Draft) -> Result<(), String> {
     match value {
         "mixed" => Ok(()),
         "control-group" => {
-            draft.note(
+            draft.remarks.note(
                 "KillMode=control-group: stop-signal goes to the main process first, then to what it \
                  leaves behind",
             );

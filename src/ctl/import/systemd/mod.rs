@@ -75,7 +75,7 @@ fn keys(unit: &mut Unit, draft: &mut Draft, specifiers: &Specifiers) {
                 entry.values = values;
                 known.push(entry);
             }
-            Err(why) => draft.lost(shown(&entry), why),
+            Err(why) => draft.remarks.lost(shown(&entry), why),
         }
     }
     unit.entries = known;

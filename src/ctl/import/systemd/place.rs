@@ -26,7 +26,7 @@ pub(super) fn map(entry: &Entry, unit: &Unit, draft: &mut Draft) -> Mapped {
         "Environment" => environment(entry, draft),
         "EnvironmentFile" => environment_files(entry, draft),
         "PIDFile" if unit.get("Type") != Some("forking") => {
-            draft.note("PIDFile is not needed: keepd holds the process itself");
+            draft.remarks.note("PIDFile is not needed: keepd holds the process itself");
             Ok(())
         }
         "RuntimeDirectory" => folders(entry, draft, "runtime-dirs"),
@@ -49,14 +49,14 @@ pub(super) fn defaults(unit: &Unit, draft: &mut Draft) {
         && unit.get("User").is_none()
         && draft.set("user", "nobody").is_ok()
     {
-        draft.note("DynamicUser: it runs as nobody until it has a user of its own");
+        draft.remarks.note("DynamicUser: it runs as nobody until it has a user of its own");
     }
 }
 
 fn directory(value: &str, draft: &mut Draft) -> Result<(), String> {
     let path = match value.strip_prefix('-') {
         Some(path) => {
-            draft.note(format!("WorkingDirectory: {path} must exist"));
+            draft.remarks.note(format!("WorkingDirectory: {path} must exist"));
             path
         }
         None => value,
@@ -73,7 +73,7 @@ fn environment(entry: &Entry, draft: &mut Draft) -> Result<(), String> {
         for (word, _) in split(value)? {
             match word.split_once('=') {
                 Some((name, value)) if !name.is_empty() => vars.push((name.to_owned(), literal(value))),
-                _ => draft.lost(format!("Environment={word}"), "it is no NAME=VALUE"),
+                _ => draft.remarks.lost(format!("Environment={word}"), "it is no NAME=VALUE"),
             }
         }
     }
@@ -84,7 +84,7 @@ fn environment_files(entry: &Entry, draft: &mut Draft) -> Result<(), String> {
     let mut files = Vec::new();
     for value in &entry.values {
         if value.contains(['*', '?', '[']) {
-            draft.lost(format!("EnvironmentFile={value}"), "keepd reads files by their names");
+            draft.remarks.lost(format!("EnvironmentFile={value}"), "keepd reads files by their names");
         } else {
             files.push(literal(value));
         }
@@ -99,9 +99,9 @@ fn folders(entry: &Entry, draft: &mut Draft, path: &'static str) -> Result<(), S
         let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "._-@/".contains(c));
         let inside = !word.split('/').any(|part| matches!(part, "" | "." | ".."));
         if word.contains(':') {
-            draft.lost(format!("{}={word}", entry.key), "keepd makes no links to folders");
+            draft.remarks.lost(format!("{}={word}", entry.key), "keepd makes no links to folders");
         } else if !plain || !inside || word.split('/').next() == Some("keepd") {
-            draft.lost(format!("{}={word}", entry.key), "it is no name for a folder of a service");
+            draft.remarks.lost(format!("{}={word}", entry.key), "it is no name for a folder of a service");
         } else {
             names.push(word);
         }
@@ -127,7 +127,7 @@ fn credentials(entry: &Entry, draft: &mut Draft) -> Result<(), String> {
             Some((id, path)) if path.starts_with('/') && credential(id) => {
                 all.push((id.to_owned(), literal(path)));
             }
-            _ => draft.lost(
+            _ => draft.remarks.lost(
                 format!("LoadCredential={value}"),
                 "keepd takes a credential from a file that is named in full",
             ),
