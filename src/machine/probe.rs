@@ -42,6 +42,8 @@ pub(super) struct Probing {
     due: Option<Time>,
     /// The number of the question that is under way, and when it was due.
     asked: Option<(u64, Time)>,
+    /// That question was another than what is asked now: its answer means nothing.
+    outdated: bool,
     /// In a row.
     passes: u32,
     pub(super) failures: u32,
@@ -98,6 +100,16 @@ impl Machine {
 
     fn begin_probe(&mut self, id: ServiceId, which: Which, of: Option<(RunId, Arc<Probe>)>) {
         let now = self.now;
+        let old = &self.at(id).probing[which as usize];
+        if let (Some((run, _)), Some((before, _)), Some(_)) = (&of, &old.of, old.asked)
+            && run == before
+        {
+            // It is not asked again before the answer has come.
+            let (due, asked) = (old.due, old.asked);
+            self.at_mut(id).probing[which as usize] =
+                Probing { of, due, asked, outdated: true, ..Probing::default() };
+            return;
+        }
         let due = of.as_ref().map(|(_, probe)| match (which, &probe.check) {
             (Which::Ready, _) if !self.at(id).ready() => now,
             (_, Check::Notify) => now + self.patience(id, probe),
@@ -132,6 +144,7 @@ impl Machine {
             match (&probe.check, probing.asked.take()) {
                 (Check::Notify, _) => self.silent(id, &probe, due),
                 (_, Some(_)) => {
+                    probing.outdated = false;
                     self.probe_at(id, which, Some(self.now + probe.interval));
                     self.answered(id, which, Verdict::Unasked("nothing has come of it".into()));
                 }
@@ -157,6 +170,8 @@ impl Machine {
         let Some((_, slot)) = probing.asked.filter(|(asked, _)| *asked == number) else { return };
         let Some((_, probe)) = probing.of.clone() else { return };
         probing.asked = None;
+        let outdated = std::mem::take(&mut probing.outdated);
+        let verdict = if outdated { Verdict::Unasked("it was asked something else".into()) } else { verdict };
         let pause = if matches!(verdict, Verdict::Failed(_)) { probe.timeout } else { probe.interval };
         self.probe_at(id, which, Some((slot + pause).max(self.now)));
         self.answered(id, which, verdict);

@@ -39,12 +39,10 @@ impl Machine {
             if due > self.now {
                 break;
             }
+            // One that changes nothing must not be met for ever; the next may be due at the same instant.
+            self.deadlines.remove(&(due, id));
+            self.at_mut(id).deadline = None;
             self.fire(id);
-            // A deadline that changed nothing must not be met for ever.
-            if self.at(id).deadline == Some(due) {
-                self.deadlines.remove(&(due, id));
-                self.at_mut(id).deadline = None;
-            }
         }
         self.shutdown_due();
     }

@@ -324,16 +324,23 @@ impl Oracle {
         let spec = machine.view(machine.id(name.as_str()).unwrap()).spec.clone();
         let r = &kernel.runs[&run.0];
         let ran = now.since(r.started.expect("of no use before it was started"));
-        let ready = r.spec.ready.as_ref().or(spec.ready.as_ref());
+        // A plan may have changed it before it was started.
+        let given = r.spec.ready.iter().chain(&spec.ready).map(|ready| ready.within).min();
         let was_ready =
-            ready.is_none() || machine.view(machine.id(name.as_str()).unwrap()).first_ready.is_some();
+            given.is_none() || machine.view(machine.id(name.as_str()).unwrap()).first_ready.is_some();
         let leaving = r.sum.stopping;
         assert!(
-            was_ready || leaving || ready.is_some_and(|ready| ran >= ready.within) || self.resync,
+            was_ready || leaving || given.is_some_and(|within| ran >= within) || self.resync,
             "{name} was given {ran} to become ready"
         );
-        assert!(self.unfit.insert(run), "{name} is ended twice");
+        let first = self.unfit.insert(run);
+        assert!(first || self.claimed.contains(&run), "{name} is ended twice");
+        let since = machine.view(machine.id(name.as_str()).unwrap()).first_ready;
         let past = self.of(name);
+        if since.is_some_and(|t| now.since(t) >= spec.backoff.reset_after) {
+            (past.attempts, past.open) = (0, false);
+            past.failures.clear();
+        }
         past.attempts += 1;
         past.ended = (!past.touched).then_some(now);
         self.failure(&spec, now);
