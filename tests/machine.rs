@@ -33,6 +33,8 @@ mod kernel;
 mod oracle;
 #[path = "machine/plans.rs"]
 mod plans;
+#[path = "machine/ready.rs"]
+mod ready;
 #[path = "machine/stories.rs"]
 mod stories;
 #[path = "machine/walk.rs"]

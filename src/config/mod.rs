@@ -17,6 +17,7 @@ mod getent;
 mod identity;
 mod lists;
 mod options;
+mod probes;
 mod provision;
 mod resources;
 mod sandbox;

@@ -22,6 +22,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tree;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};

@@ -30,15 +30,18 @@ pub(super) fn is_final(spec: &ServiceSpec, exit: Exit) -> bool {
 }
 
 impl Machine {
-    /// Accounts for the unplanned end of a run and says what follows it.
-    pub(super) fn judge_exit(&mut self, id: ServiceId, exit: Exit, ran: Millis, at: Time) -> After {
+    /// Accounts for the unplanned end of a run, which was ready for the first time so long before, and says what
+    /// follows it.
+    pub(super) fn judge_exit(&mut self, id: ServiceId, exit: Exit, lasted: Millis, at: Time) -> After {
         let spec = self.at(id).spec.clone();
-        if ran >= spec.backoff.reset_after {
+        if lasted >= spec.backoff.reset_after {
             self.stable(id);
         }
         self.ended_by_itself(id);
         let failed = !succeeded(&spec, exit);
-        let looping = failed && self.count_failure(id, at);
+        // Whose dependency is away has not failed by itself; it is started again once that is back.
+        let excused = self.at(id).edges.needs.iter().any(|to| !self.at(*to).face.up);
+        let looping = failed && !excused && self.count_failure(id, at);
         let after = match (spec.restart, failed) {
             _ if is_final(&spec, exit) => After::Exited,
             (Restart::Never, _) | (Restart::OnFailure, false) => After::Exited,
@@ -57,9 +60,21 @@ impl Machine {
 
     /// Accounts for a launch that came to nothing and says what follows it.
     pub(super) fn judge_launch(&mut self, id: ServiceId, why: &str, transient: bool) -> After {
+        let message = format!("{} did not start: {why}", self.at(id).name);
+        self.judge_failure(id, Because::Launch(why.into()), message, transient)
+    }
+
+    /// The same for any failure other than the end of a run; `message` is for those who wait for a start.
+    pub(super) fn judge_failure(
+        &mut self,
+        id: ServiceId,
+        because: Because,
+        message: String,
+        transient: bool,
+    ) -> After {
         let looping = !transient && self.count_failure(id, self.now);
         let svc = self.at_mut(id);
-        svc.rec.because = Because::Launch(why.into());
+        svc.rec.because = because;
         let after = match svc.spec.restart {
             // The host was short of something; the service had no chance yet.
             _ if transient => After::Backoff,
@@ -67,10 +82,9 @@ impl Machine {
             Restart::Always | Restart::OnFailure if looping => After::Failed { retry: true },
             Restart::Always | Restart::OnFailure => After::Backoff,
         };
-        let outcome = Outcome::Failed(format!("{} did not start: {why}", svc.name));
         self.touch(id);
         self.announce_loop(id, after);
-        self.answer(id, Asked::Up, &outcome);
+        self.answer(id, Asked::Up, &Outcome::Failed(message));
         after
     }
 

@@ -10,7 +10,7 @@
 //! | `stopped` | nothing | it is wanted up |
 //! | `waiting` | nothing | what it needs is ready, a start slot and the host's budget have room: launch |
 //! | `starting` | maybe | the keeper reports the exec, or that there was none |
-//! | `running` | main process | it ends, or is to be ended |
+//! | `running` | main process | it ends, or is to be ended; it is ready or not, and fails if it is not in time |
 //! | `stopping` | something | nothing of the run is left |
 //! | `backoff` | nothing | `until` has come |
 //! | `exited` | nothing | somebody starts it: it ended in a way that is not followed by a restart |
@@ -29,7 +29,9 @@
 
 pub use super::state::StateKind;
 pub(super) use super::state::{After, Live, Phase, State};
-use super::{Time, breaker::Breaker, event::Ticket, graph::Edges, watch::Gauge, window::Window};
+use super::{
+    Time, breaker::Breaker, event::Ticket, graph::Edges, probe::Probing, watch::Gauge, window::Window,
+};
 use crate::plan::{Exit, Meter, Millis, Name, RunId, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -101,6 +103,8 @@ pub(super) enum Because {
     Exit,
     /// It could not be launched: a sentence.
     Launch(String),
+    /// It ran and was of no use: completes "web ...".
+    Unfit(String),
 }
 
 /// `desired`, and whether anybody has said so yet.
@@ -196,6 +200,8 @@ pub(super) struct Service {
     pub(super) reloading: bool,
     /// What its watch shows.
     pub(super) gauge: Gauge,
+    /// What has come of asking it, by [`Which`](crate::plan::Which).
+    pub(super) probing: [Probing; 2],
     pub(super) edges: Edges,
     pub(super) face: Face,
     pub(super) hold: Hold,
@@ -231,6 +237,7 @@ impl Service {
             replace: false,
             reloading: false,
             gauge: Gauge::default(),
+            probing: Default::default(),
             edges: Edges::default(),
             face: Face { held: true, up: false, coming: false, met: false, kind },
             hold: Hold::None,
@@ -259,8 +266,18 @@ impl Service {
         }
     }
 
-    /// Runs and is ready. A readiness check beyond exec belongs here.
-    pub(super) fn ready(&self) -> bool {
+    /// The run of which something is or may be alive.
+    pub(super) fn run(&self) -> Option<RunId> {
+        self.rec.state.live().map(|live| live.run)
+    }
+
+    /// Its main process runs.
+    pub(super) fn runs(&self) -> bool {
         self.rec.state.kind() == StateKind::Running
+    }
+
+    /// Runs and is ready.
+    pub(super) fn ready(&self) -> bool {
+        matches!(&self.rec.state, State::Running { live, .. } if live.ready)
     }
 }

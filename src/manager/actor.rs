@@ -7,6 +7,7 @@ use super::{
     listen::Listener,
     pending::Pending,
     plans::Plans,
+    probing::Prober,
     publish::{Publisher, last_exit},
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) struct Actor {
     /// What the keeper is to be told at the end of this turn; see [`Link::send`].
     outbox: Vec<Vec<Request>>,
     pub(super) listener: Listener,
+    pub(super) prober: Prober,
     /// What watched runs use, as read while effects were performed.
     pub(super) readings: Vec<Fact>,
     /// Services whose view is older than their state.
@@ -65,6 +67,7 @@ impl Actor {
         link: Link,
         logs: Arc<logs::Engine>,
         publisher: Publisher,
+        prober: Prober,
     ) -> Actor {
         let stale = machine.ids().collect();
         Actor {
@@ -78,6 +81,7 @@ impl Actor {
             exiting: None,
             outbox: Vec::new(),
             listener: Listener::default(),
+            prober,
             readings: Vec::new(),
             stale,
             dirty: true,
@@ -162,6 +166,10 @@ impl Actor {
                 self.fact(run, Fact::Measured { run, reading });
             }
             News::Adjusted { run, why } => self.fact(run, Fact::Adjusted { run, why }),
+            News::Told { run, told } => self.fact(run, Fact::Told { run, told }),
+            News::Probed { run, which, number, verdict } => {
+                self.fact(run, Fact::Probed { run, which, number, verdict });
+            }
             News::JobEnded { run, job, why } => self.fact(run, Fact::JobEnded { run, job, why }),
             News::Loaded { generation } => self.loaded(generation, fds),
             News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
@@ -225,6 +233,8 @@ impl Actor {
     fn forget_run(&mut self, run: RunId) {
         let Some(gone) = self.runs.remove(&run) else { return };
         self.listener.remove(run);
+        self.prober.forget(run);
+        self.begin_tails_anew(&gone.service);
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
         if !in_use && self.plans.drop_unused(gone.generation) {
@@ -278,9 +288,11 @@ impl Actor {
                 };
                 let live = LiveRun { service: name.clone(), generation, stray: false };
                 self.runs.insert(run, live);
+                self.begin_tail(run, generation);
                 let request = Request::Launch { run, service: name.clone(), generation, entry };
                 groups.entry(name).or_default().push(request);
             }
+            effect @ Effect::Probe { .. } => self.probe(effect, groups),
             Effect::Listen { run, above } => self.listen(run, above),
             Effect::Measure { run, memory } => self.measure(run, memory),
             Effect::Adjust { service, run, generation } => {
@@ -320,7 +332,7 @@ impl Actor {
         }
     }
 
-    fn to_run(&self, groups: &mut BTreeMap<Name, Vec<Request>>, run: RunId, request: Request) {
+    pub(super) fn to_run(&self, groups: &mut BTreeMap<Name, Vec<Request>>, run: RunId, request: Request) {
         match self.runs.get(&run) {
             Some(live) => groups.entry(live.service.clone()).or_default().push(request),
             None => tracing::error!("run {run} is not held any more; left out: {request:?}"),

@@ -13,6 +13,7 @@ mod logstream;
 mod measure;
 mod pending;
 mod plans;
+mod probing;
 mod publish;
 pub mod snapshot;
 mod usage;
@@ -29,7 +30,7 @@ pub use usage::Used;
 use crate::{
     keeper::protocol::{Request, Up},
     logs::{Engine, Housekeeper, Report, Vault},
-    machine::{Event, Machine, Outcome, Time, Wish},
+    machine::{Event, Fact, Machine, Outcome, Time, Wish},
     plan::{DaemonSpec, Millis, RunId},
     sys::{self, timer::Timer},
 };
@@ -119,6 +120,7 @@ impl Manager {
 struct Inputs {
     logs: mpsc::UnboundedReceiver<Report>,
     api: mpsc::Receiver<Ask>,
+    answers: mpsc::UnboundedReceiver<Fact>,
     signals: signal_hook_tokio::Signals,
     timer: AsyncFd<Timer>,
 }
@@ -148,13 +150,15 @@ fn prepare(
     let publisher = publish::Publisher::new(hello);
     let (asks, from_api) = mpsc::channel(ASKS);
     let handle = Handle::new(asks, publisher.snapshot.subscribe(), publisher.events.clone(), logs.clone());
+    let (prober, answers) = probing::Prober::new();
     let inputs = Inputs {
         logs: from_logs,
         api: from_api,
+        answers,
         signals: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
         timer: sys::ready::timer(Timer::new()?)?,
     };
-    Ok((Actor::new(machine, plans, link, logs, publisher), inputs, handle))
+    Ok((Actor::new(machine, plans, link, logs, publisher, prober), inputs, handle))
 }
 
 /// Turns until everything is stopped and drained.
@@ -192,6 +196,10 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
                     let Ok(report) = inputs.logs.try_recv() else { break };
                     actor.report(report);
                 }
+            }
+            Some(answer) = inputs.answers.recv() => {
+                let more = std::iter::from_fn(|| inputs.answers.try_recv().ok()).take(BATCH);
+                actor.step_all([answer].into_iter().chain(more).map(Event::Fact));
             }
             heard = actor.listener.heard() => {
                 heard?;

@@ -12,6 +12,7 @@ pub mod image;
 pub mod logs;
 pub mod name;
 pub mod order;
+pub mod probe;
 pub mod provision;
 pub mod resources;
 pub mod run;
@@ -24,13 +25,14 @@ pub use capability::Capabilities;
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
 pub use logs::{HostLogs, Rotate, Share};
 pub use name::Name;
+pub use probe::{Check, Http, Live, LiveAction, Probe, Ready, Target, Told, Verdict, Which};
 pub use provision::{Credentials, Place, Provision, Verify};
 pub use resources::{Meter, Resources, Setting, Watch, WatchAction};
 pub use run::{Exit, Job, RunId};
 pub use sandbox::{IoPriority, ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
-    OnFull, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    OnFull, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec, Tells,
 };
 pub use unit::Millis;
 

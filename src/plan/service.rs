@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name, Provision, Resources, Rotate, Sandbox, Scheduling, Syscalls, Watch};
+use super::{Live, Millis, Name, Provision, Ready, Resources, Rotate, Sandbox, Scheduling, Syscalls, Watch};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -45,6 +45,12 @@ pub struct ServiceSpec {
     /// When what it uses is too much.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
+    /// When a run is ready; `None`: as soon as its command is exec'ed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Ready>,
+    /// How it is seen to be alive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
     /// What becomes of its output.
     pub logs: LogSpec,
 }
@@ -142,6 +148,9 @@ pub struct LaunchSpec {
     /// What is made ready for it, and what is checked.
     #[serde(default, skip_serializing_if = "Provision::is_nothing")]
     pub provision: Provision,
+    /// What it can tell us through.
+    #[serde(default, skip_serializing_if = "Tells::is_nothing")]
+    pub tells: Tells,
     /// Where stdout goes.
     pub stdout: Stdout,
     /// Where stderr goes.
@@ -153,6 +162,25 @@ impl LaunchSpec {
     /// whoever launches it can hold itself to before it is born.
     pub fn is_restricted(&self) -> bool {
         self.no_new_privileges && self.sandbox.syscalls != Syscalls::Off
+    }
+}
+
+/// The ways in which a service can tell how it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tells {
+    /// NOTIFY_SOCKET
+    pub notify: bool,
+    /// WATCHDOG_USEC, here in milliseconds; only with `notify`.
+    pub watchdog: Option<Millis>,
+    /// The descriptor to which it writes a newline once it is ready.
+    pub fd: Option<i32>,
+}
+
+impl Tells {
+    /// None at all.
+    pub fn is_nothing(&self) -> bool {
+        *self == Tells::default()
     }
 }
 
