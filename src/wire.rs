@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod exec;
+pub mod why;
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -215,7 +216,8 @@ pub struct Event {
     pub id: u64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// state, exit, launch_failed, oom, watch, failed, recovered, stuck, applied, shutdown, log, manager
+    /// state, exit, incident, launch_failed, oom, watch, failed, recovered, stuck, applied, shutdown, log, log_loss,
+    /// hook, manager
     pub kind: String,
     /// `null`: the daemon as a whole.
     pub service: Option<String>,
@@ -224,6 +226,22 @@ pub struct Event {
     pub run_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit: Option<LastExit>,
+    /// Of a `state`: the one that it has now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub state: Option<String>,
+    /// Of an `incident`: what happens next.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<why::Next>,
+    /// For a hook: so many more of this kind were folded into this one, within so long.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub folded: Option<Folded>,
+}
+
+/// Events of a service and kind that a hook was not called for one by one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Folded {
+    pub more: u64,
+    pub within_ms: u64,
 }
 
 /// One line of a log, as `GET /v1/logs` gives it.

@@ -40,6 +40,8 @@ pub(super) enum Command {
     Signal(SignalArgs),
     /// Show what services have printed
     Logs(LogsArgs),
+    /// Show why a service ended or did not start, and what happens next
+    Why(WhyArgs),
     /// Show what has happened
     Events(EventsArgs),
     /// Run a command in a service: as its user, in its sandbox, environment and cgroup
@@ -141,6 +143,19 @@ pub(super) struct LogsArgs {
     #[arg(long, value_name = "FOLDER")]
     pub(super) dir: Option<PathBuf>,
     /// Print JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    /// A service or instance
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
+    pub(super) name: String,
+    /// So many dossiers, newest first
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1)]
+    pub(super) last: usize,
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -22,6 +22,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod why;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -80,6 +81,7 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Reload(a) => act::run(&server, "reload", &a.into(), &mut out).await,
             Command::Signal(a) => act::run(&server, "signal", &a.into(), &mut out).await,
             Command::Logs(a) => logs::run(&server, &a, look, &mut out).await,
+            Command::Why(a) => why::run(&server, &a, look, &mut out).await,
             Command::Events(a) => events::run(&server, &a, &mut out).await,
             Command::Exec(a) => exec::run(&server, &a).await,
             Command::Check(a) => check::run(&a, look, &mut out),

@@ -216,12 +216,18 @@ pub struct Pipes {
     pub stderr: bool,
 }
 
-/// What the main process used.
+/// What the main process used, and the most that all of the run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub user_us: u64,
     pub system_us: u64,
     pub max_rss_kib: u64,
+    /// Of the run's cgroup: `None` where it cannot tell.
+    #[serde(default)]
+    pub peak_bytes: Option<u64>,
+    /// As `peak_bytes`: processes that the kernel killed because memory ran out.
+    #[serde(default)]
+    pub oom_kills: Option<u64>,
 }
 
 /// Severity of a [`News::Note`].

@@ -1,7 +1,7 @@
 //! What an end that nobody asked for means: success or failure, and what follows.
 
 use super::{
-    Machine, NoticeKind, Outcome, ServiceId, Time, backoff,
+    IncidentKind, Machine, NoticeKind, Outcome, ServiceId, Time, backoff,
     service::{After, Asked, Because, State},
     words,
 };
@@ -39,6 +39,11 @@ impl Machine {
         self.ended_by_itself(id);
         let failed = !succeeded(&spec, exit);
         let looping = failed && self.count_failure(id, at);
+        let (kind, why) = match exit {
+            Exit::Oom => (IncidentKind::Oom, Machine::oom_sentence(self.at(id))),
+            Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown => (IncidentKind::Exit, words::ended(exit)),
+        };
+        self.note_incident(id, kind, &why, Some(exit), at);
         let after = match (spec.restart, failed) {
             _ if is_final(&spec, exit) => After::Exited,
             (Restart::Never, _) | (Restart::OnFailure, false) => After::Exited,
@@ -60,6 +65,8 @@ impl Machine {
         let looping = !transient && self.count_failure(id, self.now);
         let svc = self.at_mut(id);
         svc.rec.because = Because::Launch(why.into());
+        self.note_incident(id, IncidentKind::LaunchFailed, &format!("did not start: {why}"), None, self.now);
+        let svc = self.at_mut(id);
         let after = match svc.spec.restart {
             // The host was short of something; the service had no chance yet.
             _ if transient => After::Backoff,

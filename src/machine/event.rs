@@ -126,6 +126,8 @@ pub enum Effect {
     Reply { ticket: Ticket, outcome: Outcome },
     /// Something worth telling.
     Emit(Notice),
+    /// Nothing is left of a run that ended unplanned (or never began): why, and what happens next.
+    Explain { service: ServiceId, incident: Box<super::Incident> },
     /// A service of the old plan is gone for good.
     Removed { service: ServiceId, name: Name },
     /// Everything is stopped (or named in the list): the daemon may exit.

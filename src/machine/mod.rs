@@ -3,7 +3,8 @@
 //! [`Machine::step`] takes what happened or is wanted and gives back what is to be done; between calls only
 //! [`Machine::next_deadline`] matters. What a service is and how it moves is told in `service.rs`. The rest:
 //! `facts` and `wishes` (the two kinds of news), `settle` (who may launch, who must stop), `stop` (how a run
-//! is ended), `ending` (what an end means), `shutdown`, `apply`, `watch` (who uses too much), `save` (and
+//! is ended), `ending` (what an end means), `incident` (what is kept
+//! of one that nobody asked for), `shutdown`, `apply`, `watch` (who uses too much), `save` (and
 //! restore), `view` and `words`.
 
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod ending;
 pub mod event;
 mod facts;
 mod graph;
+mod incident;
 mod rng;
 mod save;
 mod service;
@@ -32,6 +34,7 @@ mod wishes;
 mod words;
 
 pub use event::{Effect, Event, Fact, Notice, NoticeKind, Outcome, Reading, ServiceId, Ticket, Time, Wish};
+pub use incident::{Dependency, Incident, IncidentKind, Next};
 pub use service::{Desired, LastExit, StateKind};
 pub use view::View;
 

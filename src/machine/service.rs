@@ -29,8 +29,10 @@
 
 pub use super::state::StateKind;
 pub(super) use super::state::{After, Live, Phase, State};
-use super::{Time, breaker::Breaker, event::Ticket, graph::Edges, watch::Gauge, window::Window};
-use crate::plan::{Exit, Meter, Millis, Name, RunId, ServiceSpec};
+use super::{
+    Time, breaker::Breaker, event::Ticket, graph::Edges, incident::Incident, watch::Gauge, window::Window,
+};
+use crate::plan::{Exit, Generation, Meter, Millis, Name, RunId, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -137,6 +139,12 @@ pub(super) struct Record {
     pub(super) spent: Window,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_exit: Option<LastExit>,
+    /// The last end that nobody asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) incident: Option<Box<Incident>>,
+    /// The plan of the last run that lasted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) good: Option<Generation>,
 }
 
 /// What others can see of a service when they decide; derived, and spread along the graph.

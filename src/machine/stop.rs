@@ -120,6 +120,7 @@ impl Machine {
         let message = format!("{name} ended before its reload command did");
         self.answer(id, Asked::Reloaded, &Outcome::Failed(message));
         self.follow(id, after, matches!(bounce, Some(Bounce::Bound | Bounce::Watched(_))));
+        self.explain(id, run);
     }
 
     /// Of the live run.

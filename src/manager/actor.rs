@@ -2,17 +2,18 @@
 //! It decides nothing itself.
 
 use super::{
+    dossiers::Dossiers,
     handover::{HandOver, RunPipes},
     link::{Link, Packet},
     listen::Listener,
     pending::Pending,
     plans::Plans,
-    publish::{Publisher, last_exit},
+    publish::{Publisher, event},
 };
 use crate::{
-    keeper::protocol::{Kept, News, NoteLevel, Request, Up},
+    keeper::protocol::{Kept, News, NoteLevel, Request, Usage},
     logs::{self, Report},
-    machine::{Effect, Event, Fact, Machine, Reading, ServiceId, Time, Wish},
+    machine::{Effect, Event, Fact, Incident, Machine, Reading, ServiceId, Time, Wish},
     plan::{Exit, Generation, Name, RunId},
     sys,
 };
@@ -28,6 +29,16 @@ pub(super) struct LiveRun {
     pub(super) generation: Generation,
     /// The machine does not know it: it is killed and let go.
     stray: bool,
+    /// What it used, once its main process has ended.
+    pub(super) usage: Option<Usage>,
+    /// Its unplanned end, until that is written down.
+    pub(super) incident: Option<Box<Incident>>,
+}
+
+impl LiveRun {
+    fn new(service: Name, generation: Generation) -> LiveRun {
+        LiveRun { service, generation, stray: false, usage: None, incident: None }
+    }
 }
 
 /// See the head of the file.
@@ -37,6 +48,7 @@ pub(super) struct Actor {
     pub(super) link: Link,
     pub(super) logs: Arc<logs::Engine>,
     pub(super) publisher: Publisher,
+    pub(super) dossiers: Dossiers,
     pub(super) pending: Pending,
     pub(super) runs: HashMap<RunId, LiveRun>,
     /// Set by `Effect::Exit`: what could not be stopped.
@@ -47,10 +59,12 @@ pub(super) struct Actor {
     /// What watched runs use, as read while effects were performed.
     pub(super) readings: Vec<Fact>,
     /// Services whose view is older than their state.
-    stale: BTreeSet<ServiceId>,
+    pub(super) stale: BTreeSet<ServiceId>,
     /// Something changed since the last snapshot.
-    dirty: bool,
-    status_line: String,
+    pub(super) dirty: bool,
+    /// Bytes of output that were dropped, as last told.
+    pub(super) losses: HashMap<Name, u64>,
+    pub(super) status_line: String,
 }
 
 /// The present instant of the machine.
@@ -65,6 +79,7 @@ impl Actor {
         link: Link,
         logs: Arc<logs::Engine>,
         publisher: Publisher,
+        dossiers: Dossiers,
     ) -> Actor {
         let stale = machine.ids().collect();
         Actor {
@@ -73,6 +88,7 @@ impl Actor {
             link,
             logs,
             publisher,
+            dossiers,
             pending: Pending::default(),
             runs: HashMap::new(),
             exiting: None,
@@ -81,6 +97,7 @@ impl Actor {
             readings: Vec::new(),
             stale,
             dirty: true,
+            losses: HashMap::new(),
             status_line: String::new(),
         }
     }
@@ -95,13 +112,14 @@ impl Actor {
                 let RunPipes { stdout, stderr } = held.pipes;
                 self.logs.attach(&held.service, held.run, &spec.logs, stdout, stderr);
             }
-            let live = LiveRun { service: held.service, generation: held.generation, stray };
+            let live = LiveRun { stray, ..LiveRun::new(held.service, held.generation) };
             self.runs.insert(held.run, live);
         }
         let strays: Vec<RunId> = self.runs.iter().filter(|(_, r)| r.stray).map(|(id, _)| *id).collect();
         for run in strays {
             self.tell(Request::KillTree { run });
         }
+        self.restore_dossiers();
         for fact in handed.facts {
             self.news(fact);
         }
@@ -147,7 +165,10 @@ impl Actor {
                 self.fact(run, Fact::LaunchFailed { run, why, transient });
                 self.forget_run(run);
             }
-            News::Exited { run, exit, leftovers, at_ms, usage: _ } => {
+            News::Exited { run, exit, leftovers, at_ms, usage } => {
+                if let Some(live) = self.runs.get_mut(&run) {
+                    live.usage = Some(usage);
+                }
                 self.fact(run, Fact::Exited { run, exit, leftovers, at: Time(at_ms) });
                 if !leftovers {
                     self.release_stray(run);
@@ -174,7 +195,7 @@ impl Actor {
                     NoteLevel::Warn => tracing::warn!("{text}"),
                     NoteLevel::Info => tracing::info!("{text}"),
                 }
-                self.publisher.event("manager", None, text, None, None);
+                self.publisher.tell(event("manager", None, text));
             }
             News::Hello(_)
             | News::Plan { .. }
@@ -209,12 +230,13 @@ impl Actor {
             }
             Report::Trouble { service, message: Some(message) } => {
                 tracing::error!("{service}: {message}");
-                self.publisher.event("log", Some(&service), message, None, None);
+                self.publisher.tell(event("log", Some(&service), message));
             }
             Report::Trouble { service, message: None } => {
                 let message = "the trouble with its log is over".to_string();
                 tracing::info!("{service}: {message}");
-                self.publisher.event("log", Some(&service), message, None, None);
+                self.publisher.tell(event("log", Some(&service), message));
+                self.tell_loss(&service);
             }
             Report::Rotated { service, file } => {
                 tracing::debug!("{service}: log rotated to {}", file.display())
@@ -223,7 +245,8 @@ impl Actor {
     }
 
     fn forget_run(&mut self, run: RunId) {
-        let Some(gone) = self.runs.remove(&run) else { return };
+        let Some(mut gone) = self.runs.remove(&run) else { return };
+        self.file_dossier(&mut gone);
         self.listener.remove(run);
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
@@ -276,8 +299,7 @@ impl Actor {
                         generation.0
                     );
                 };
-                let live = LiveRun { service: name.clone(), generation, stray: false };
-                self.runs.insert(run, live);
+                self.runs.insert(run, LiveRun::new(name.clone(), generation));
                 let request = Request::Launch { run, service: name.clone(), generation, entry };
                 groups.entry(name).or_default().push(request);
             }
@@ -300,19 +322,13 @@ impl Actor {
             Effect::KillTree { run } => self.to_run(groups, run, Request::KillTree { run }),
             Effect::Release { run } => self.logs.finish(run),
             Effect::Reply { ticket, outcome } => self.pending.answer(ticket, outcome),
-            Effect::Emit(notice) => {
-                let last = notice.exit.zip(notice.run).map(|(exit, run)| {
-                    let view = notice.service.as_ref().and_then(|n| self.machine.id(n.as_str()));
-                    let seen = view.and_then(|id| self.machine.view(id).last_exit).filter(|e| e.run == run);
-                    let (at, ran) = seen.map_or((now(), 0), |e| (e.at, e.ran.0));
-                    last_exit(exit, at, run.0, ran)
-                });
-                self.publisher.notice(notice, last);
-            }
+            Effect::Explain { service, incident } => self.explain(service, incident),
+            Effect::Emit(notice) => self.announce(notice),
             Effect::Removed { service, name } => {
                 self.stale.remove(&service);
                 self.publisher.remove(&name);
                 self.logs.forget(&name);
+                self.dossiers.remove(&name);
                 groups.entry(name.clone()).or_default().push(Request::Forget { service: name });
                 self.dirty = true;
             }
@@ -340,33 +356,6 @@ impl Actor {
         self.link.send(std::mem::take(&mut self.outbox));
     }
 
-    fn publish(&mut self) {
-        for id in std::mem::take(&mut self.stale) {
-            self.publisher.update(&self.machine, id, &self.logs);
-            self.dirty = true;
-        }
-        if !std::mem::take(&mut self.dirty) {
-            return;
-        }
-        let state = if self.machine.shutting_down() {
-            "stopping"
-        } else if self.plans.loading() {
-            "reloading"
-        } else {
-            "running"
-        };
-        let plan = self.plans.current();
-        self.publisher.publish(&self.machine, &plan, self.plans.generation().0, state);
-        if !self.publisher.status_wanted() {
-            return;
-        }
-        let line = status_line(&self.machine.counts());
-        if line != self.status_line {
-            self.tell(Request::Notify(Up::Status(line.clone())));
-            self.status_line = line;
-        }
-    }
-
     /// The next instant at which something is due.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.machine.next_deadline().into_iter().chain(self.pending.next_deadline()).min()
@@ -381,12 +370,4 @@ impl Actor {
             self.step(Event::Wish(Wish::Forget { ticket }));
         }
     }
-}
-
-/// "12 services: 10 running, 1 backoff, 1 failed", for `systemctl status`.
-fn status_line(counts: &BTreeMap<&'static str, u32>) -> String {
-    let total: u32 = counts.values().sum();
-    let parts: Vec<String> =
-        counts.iter().filter(|(_, n)| **n > 0).map(|(s, n)| format!("{n} {s}")).collect();
-    format!("{total} service{}: {}", if total == 1 { "" } else { "s" }, parts.join(", "))
 }

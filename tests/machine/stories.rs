@@ -109,7 +109,11 @@ fn answer(effects: &[Effect], to: Ticket) -> Option<Outcome> {
 
 /// What is done to runs, without the news.
 fn acts(effects: &[Effect]) -> Vec<Effect> {
-    effects.iter().filter(|e| !matches!(e, Effect::Emit(_) | Effect::Reply { .. })).cloned().collect()
+    effects
+        .iter()
+        .filter(|e| !matches!(e, Effect::Emit(_) | Effect::Reply { .. } | Effect::Explain { .. }))
+        .cloned()
+        .collect()
 }
 
 fn told(effects: &[Effect], kind: NoticeKind) -> bool {
