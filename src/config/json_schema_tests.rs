@@ -5,6 +5,7 @@
 
 use super::{
     BUILT_IN,
+    hooks::HOOK,
     schema::{Key, Kind, ROOT, SERVICE},
 };
 use crate::plan::{Capabilities, Name};
@@ -92,7 +93,7 @@ fn shape(kind: &Kind) -> Option<Value> {
         }
         Kind::Choice(_, here) => json!({ "enum": here }),
         Kind::Future(_) => return None,
-        Kind::Table(_) | Kind::Services | Kind::Profiles => unreachable!("tables are walked"),
+        Kind::Table(_) | Kind::Services | Kind::Hooks | Kind::Profiles => unreachable!("tables are walked"),
     })
 }
 
@@ -129,6 +130,15 @@ fn table(keys: &'static [Key], section: &Section<'_>, built_in: &toml::Table, do
                 )
             }
             (Kind::Services, _) => services(),
+            (Kind::Hooks, _) => {
+                let section = Section { heading: "[hook.NAME]".into(), defaults: None };
+                let name = format!("^[a-z0-9][a-z0-9._-]{{0,{}}}$", Name::MAX - 1);
+                json!({
+                    "type": "object",
+                    "patternProperties": { name: table(HOOK, &section, built_in, docs) },
+                    "additionalProperties": false,
+                })
+            }
             (Kind::Profiles, _) => {
                 let overlay = json!({
                     "type": "object",

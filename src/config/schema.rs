@@ -74,6 +74,8 @@ pub(super) enum Kind {
     Future(&'static [&'static str]),
     /// `[service.NAME]`, each a table of [`SERVICE`].
     Services,
+    /// `[hook.NAME]`, each a table of [`HOOK`](super::hooks::HOOK).
+    Hooks,
     /// `profile = "P"`, or `[profile.P]` with `defaults` and `service`.
     Profiles,
 }
@@ -96,7 +98,7 @@ pub(super) static ROOT: &[Key] = &[
     key("service", Services),
     key("logs", Table(HOST_LOGS)),
     key("compat", LEAF),
-    key("hook", LEAF),
+    key("hook", Hooks),
 ];
 
 /// `[profile.P]`

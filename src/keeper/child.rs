@@ -85,6 +85,12 @@ impl<'a> Streams<'a> {
         };
         Streams { all: [null, stdout, stderr], terminal: false }
     }
+
+    /// With another stdin.
+    pub(super) fn reading(mut self, stdin: BorrowedFd<'a>) -> Streams<'a> {
+        self.all[0] = stdin;
+        self
+    }
 }
 
 /// All that the child needs.

@@ -214,6 +214,13 @@ impl Machine {
         self.shutdown.is_some()
     }
 
+    /// The number of a run that is none of a service.
+    pub fn lend_run(&mut self) -> RunId {
+        let run = self.next_run;
+        self.next_run = RunId(run.0 + 1);
+        run
+    }
+
     /// The plan in force.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan

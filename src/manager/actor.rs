@@ -4,6 +4,7 @@
 use super::{
     dossiers::Dossiers,
     handover::{HandOver, RunPipes},
+    hooks::Hooks,
     link::{Link, Packet},
     listen::Listener,
     pending::Pending,
@@ -14,7 +15,7 @@ use crate::{
     keeper::protocol::{Kept, News, NoteLevel, Request, Usage},
     logs::{self, Report},
     machine::{Effect, Event, Fact, Incident, Machine, Reading, ServiceId, Time, Wish},
-    plan::{Exit, Generation, Name, RunId},
+    plan::{Exit, Generation, Name, RunId, hook::Hook},
     sys,
 };
 use std::{
@@ -27,8 +28,8 @@ use std::{
 pub(super) struct LiveRun {
     pub(super) service: Name,
     pub(super) generation: Generation,
-    /// The machine does not know it: it is killed and let go.
-    stray: bool,
+    /// The machine does not know it: it is killed and let go, or a hook's.
+    pub(super) stray: bool,
     /// What it used, once its main process has ended.
     pub(super) usage: Option<Usage>,
     /// Its unplanned end, until that is written down.
@@ -36,7 +37,7 @@ pub(super) struct LiveRun {
 }
 
 impl LiveRun {
-    fn new(service: Name, generation: Generation) -> LiveRun {
+    pub(super) fn new(service: Name, generation: Generation) -> LiveRun {
         LiveRun { service, generation, stray: false, usage: None, incident: None }
     }
 }
@@ -49,6 +50,7 @@ pub(super) struct Actor {
     pub(super) logs: Arc<logs::Engine>,
     pub(super) publisher: Publisher,
     pub(super) dossiers: Dossiers,
+    pub(super) hooks: Hooks,
     pub(super) pending: Pending,
     pub(super) runs: HashMap<RunId, LiveRun>,
     /// Set by `Effect::Exit`: what could not be stopped.
@@ -81,6 +83,7 @@ impl Actor {
         publisher: Publisher,
         dossiers: Dossiers,
     ) -> Actor {
+        let hooks = Hooks::after(publisher.events.last());
         let stale = machine.ids().collect();
         Actor {
             machine,
@@ -89,6 +92,7 @@ impl Actor {
             logs,
             publisher,
             dossiers,
+            hooks,
             pending: Pending::default(),
             runs: HashMap::new(),
             exiting: None,
@@ -106,7 +110,9 @@ impl Actor {
     pub(super) fn begin(&mut self, handed: HandOver) {
         for held in handed.runs {
             let (run, generation) = (held.run, held.generation);
-            let known = self.machine.knows(run) || self.machine.claim(now(), &held.service, run, generation);
+            // A hook that was called by another manager is not waited for.
+            let known = self.machine.knows(run)
+                || !Hook::is_hook(&held.service) && self.machine.claim(now(), &held.service, run, generation);
             let stray = !known;
             if let Some(spec) = self.plans.spec(held.generation, &held.service) {
                 let RunPipes { stdout, stderr } = held.pipes;
@@ -162,6 +168,7 @@ impl Actor {
                 self.fact(run, Fact::Started { run, pid, at: Time(at_ms) });
             }
             News::LaunchFailed { run, why, transient } => {
+                self.hook_refused(run, &why);
                 self.fact(run, Fact::LaunchFailed { run, why, transient });
                 self.forget_run(run);
             }
@@ -169,6 +176,7 @@ impl Actor {
                 if let Some(live) = self.runs.get_mut(&run) {
                     live.usage = Some(usage);
                 }
+                self.hook_exited(run, exit, leftovers);
                 self.fact(run, Fact::Exited { run, exit, leftovers, at: Time(at_ms) });
                 if !leftovers {
                     self.release_stray(run);
@@ -247,6 +255,7 @@ impl Actor {
     fn forget_run(&mut self, run: RunId) {
         let Some(mut gone) = self.runs.remove(&run) else { return };
         self.file_dossier(&mut gone);
+        self.hook_over(run);
         self.listener.remove(run);
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
@@ -300,7 +309,7 @@ impl Actor {
                     );
                 };
                 self.runs.insert(run, LiveRun::new(name.clone(), generation));
-                let request = Request::Launch { run, service: name.clone(), generation, entry };
+                let request = Request::Launch { run, service: name.clone(), generation, entry, call: None };
                 groups.entry(name).or_default().push(request);
             }
             Effect::Listen { run, above } => self.listen(run, above),
@@ -350,6 +359,7 @@ impl Actor {
 
     /// Ends a turn: the keeper is told, then readers see what changed.
     pub(super) fn end_turn(&mut self) {
+        self.call_hooks();
         self.link.send(std::mem::take(&mut self.outbox));
         self.publish();
         // How things stand now, for systemd.
@@ -358,7 +368,12 @@ impl Actor {
 
     /// The next instant at which something is due.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.machine.next_deadline().into_iter().chain(self.pending.next_deadline()).min()
+        self.machine
+            .next_deadline()
+            .into_iter()
+            .chain(self.pending.next_deadline())
+            .chain(self.hooks.deadline())
+            .min()
     }
 
     /// Does what is due.

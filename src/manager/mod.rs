@@ -9,6 +9,7 @@ pub mod events;
 mod explain;
 pub mod handle;
 mod handover;
+mod hooks;
 mod link;
 mod listen;
 mod logstream;

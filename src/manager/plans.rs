@@ -53,14 +53,17 @@ impl Plans {
 
     /// A service as a plan has it.
     pub(super) fn spec(&self, generation: Generation, name: &Name) -> Option<&ServiceSpec> {
-        self.held.get(&generation)?.find(name.as_str())
+        let plan = self.held.get(&generation)?;
+        plan.find(name.as_str()).or_else(|| plan.hook(name.as_str()).map(|(_, spec)| spec))
     }
 
     /// The index of a service in a plan.
     pub(super) fn entry(&self, generation: Generation, name: &Name) -> Option<u32> {
         let plan = self.held.get(&generation)?;
-        let index = plan.services.binary_search_by(|s| s.name.cmp(name)).ok()?;
-        u32::try_from(index).ok()
+        match plan.services.binary_search_by(|s| s.name.cmp(name)) {
+            Ok(index) => u32::try_from(index).ok(),
+            Err(_) => plan.hook(name.as_str()).map(|(entry, _)| entry),
+        }
     }
 
     /// Lets go of a plan that no run needs; true if it was held and is not the one in force.

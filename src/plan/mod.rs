@@ -8,6 +8,7 @@
 pub mod capability;
 pub mod daemon;
 pub mod diff;
+pub mod hook;
 pub mod image;
 pub mod logs;
 pub mod name;
@@ -43,11 +44,21 @@ pub struct Plan {
     pub daemon: DaemonSpec,
     /// One entry per instance, sorted by `name`; names are unique and the dependency graph has no cycle.
     pub services: Vec<ServiceSpec>,
+    /// Sorted by name.
+    pub hooks: Vec<hook::Hook>,
     /// What deserves a word but no refusal, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl Plan {
+    /// The command of a hook, by the name that it has among services.
+    pub fn hook(&self, name: &str) -> Option<(u32, &ServiceSpec)> {
+        let mut all = (0u32..).zip(&self.hooks);
+        all.find_map(|(i, hook)| {
+            hook.exec.as_deref().filter(|e| e.name.as_str() == name).map(|e| (i | hook::ENTRY, e))
+        })
+    }
+
     /// The entry of this name, by binary search.
     pub fn find(&self, name: &str) -> Option<&ServiceSpec> {
         self.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok().map(|i| &self.services[i])

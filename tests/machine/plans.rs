@@ -104,7 +104,7 @@ pub fn daemon() -> DaemonSpec {
 
 pub fn plan(mut services: Vec<ServiceSpec>) -> Arc<Plan> {
     services.sort_by(|a, b| a.name.cmp(&b.name));
-    Arc::new(Plan { daemon: daemon(), services, warnings: vec![] })
+    Arc::new(Plan { daemon: daemon(), services, hooks: vec![], warnings: vec![] })
 }
 
 pub fn names(list: &[&str]) -> Vec<Name> {
