@@ -137,7 +137,7 @@ const fn choice(words: &'static [&'static str]) -> Kind {
 pub(super) static SERVICE: &[Key] = &[
     key("description", Text),
     key("command", Command),
-    key("type", Choice(&["daemon", "oneshot"], &["daemon"])),
+    key("type", choice(&["daemon", "oneshot"])),
     key("directory", Path),
     key("user", Account),
     key("group", Account),
@@ -164,7 +164,8 @@ pub(super) static SERVICE: &[Key] = &[
     key("stop-command", Command),
     key("reload-signal", Signal),
     key("reload-command", Command),
-    key("schedule", LEAF),
+    key("schedule", Text),
+    key("timeout", TimeOrNever),
     key("verify", Table(VERIFY)),
     key("backoff", Table(BACKOFF)),
     key("breaker", Table(BREAKER)),

@@ -38,6 +38,14 @@ fn show(out: &mut impl Write, look: Look, why: &Why, last: usize) -> io::Result<
     if let Some(ms) = why.next_start_in_ms {
         writeln!(out, "  next start  in {}", duration(ms))?;
     }
+    for run in &why.runs {
+        let end = match (&run.code, &run.signal) {
+            (Some(code), _) => format!("exited with status {code}"),
+            (None, Some(signal)) => format!("was killed by {}", clean(signal)),
+            (None, None) => "ended".into(),
+        };
+        writeln!(out, "  ran         {}, {end} after {}", clean(&run.at), Millis(run.ran_ms))?;
+    }
     if why.dossiers.is_empty() {
         return writeln!(out, "  It has not ended without being asked to, as far as keepd knows.");
     }
@@ -174,7 +182,8 @@ mod tests {
         let wanted = "web is backoff: was killed\n  next start  in 2s\n\n\
             2026-11-21T10:42:52.662Z  web ran out of memory: its memory-max is 64MiB after 1.5s\n  \
             run           7 of configuration 2, never started\n  \
-            used          1.2s of cpu, at most 64.0 MiB of memory (memory-max 64.0 MiB, 1 killed because memory ran out)\n  \
+            used          1.2s of cpu, at most 64.0 MiB of memory (memory-max 64.0 MiB, \
+            1 killed because memory ran out)\n  \
             failures      3 in a row\n  \
             requires      db was backoff (not ready)\n  \
             changed       launch.umask: 18 -> (not shown)  (at T)\n  \

@@ -2,7 +2,7 @@
 
 use super::{
     IncidentKind, Machine, NoticeKind, Outcome, ServiceId, Time, backoff,
-    service::{After, Asked, Because, State},
+    service::{After, Asked, Because, Phase, State},
     words,
 };
 use crate::plan::{Exit, ExitMatch, Millis, Restart, ServiceSpec};
@@ -33,18 +33,25 @@ impl Machine {
     /// Accounts for the unplanned end of a run and says what follows it.
     pub(super) fn judge_exit(&mut self, id: ServiceId, exit: Exit, ran: Millis, at: Time) -> After {
         let spec = self.at(id).spec.clone();
-        if ran >= spec.backoff.reset_after {
+        let failed = !succeeded(&spec, exit);
+        let oneshot = spec.oneshot.is_some();
+        if if oneshot { !failed } else { ran >= spec.backoff.reset_after } {
             self.stable(id);
         }
         self.ended_by_itself(id);
-        let failed = !succeeded(&spec, exit);
         let looping = failed && self.count_failure(id, at);
         let (kind, why) = match exit {
             Exit::Oom => (IncidentKind::Oom, Machine::oom_sentence(self.at(id))),
             Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown => (IncidentKind::Exit, words::ended(exit)),
         };
-        self.note_incident(id, kind, &why, Some(exit), at);
+        if failed || !oneshot {
+            self.note_incident(id, kind, &why, Some(exit), at);
+        }
         let after = match (spec.restart, failed) {
+            // Others may wait for its success: that it failed must be seen.
+            (restart, true) if oneshot && (restart == Restart::Never || is_final(&spec, exit)) => {
+                After::Failed { retry: false }
+            }
             _ if is_final(&spec, exit) => After::Exited,
             (Restart::Never, _) | (Restart::OnFailure, false) => After::Exited,
             (Restart::Always | Restart::OnFailure, _) if looping => After::Failed { retry: true },
@@ -79,6 +86,28 @@ impl Machine {
         self.announce_loop(id, after);
         self.answer(id, Asked::Up, &outcome);
         after
+    }
+
+    /// A run of a oneshot has taken too long: it is stopped, and has failed.
+    pub(super) fn overdue(&mut self, id: ServiceId) {
+        let Some(limit) = self.at(id).timeout() else { return };
+        let Some(live) = self.at(id).rec.state.live().cloned() else { return };
+        let why = format!("it took longer than its timeout of {limit}");
+        let message = format!("{}: {why}, and is stopped", self.at(id).name);
+        let looping = self.count_failure(id, self.now);
+        self.at_mut(id).rec.because = Because::Launch(why.clone());
+        self.note_incident(id, IncidentKind::Timeout, &format!("failed: {why}"), None, self.now);
+        let after = match self.at(id).spec.restart {
+            Restart::Never => After::Failed { retry: false },
+            Restart::Always | Restart::OnFailure if looping => After::Failed { retry: true },
+            Restart::Always | Restart::OnFailure => After::Backoff,
+        };
+        self.notice(id, NoticeKind::State, message.clone(), Some(live.run));
+        self.announce_loop(id, after);
+        self.answer(id, Asked::Up, &Outcome::Failed(message));
+        let kill_at = self.now + self.stop_timeout(id);
+        self.set(id, State::Stopping { live, phase: Phase::Launching, kill_at, after });
+        self.ask_to_end(id);
     }
 
     /// True where that makes a crash loop.
@@ -139,6 +168,8 @@ impl Machine {
                 let every = self.at(id).spec.breaker.retry_every.filter(|_| retry);
                 State::Failed { retry_at: every.map(|d| now + d.max(delay)) }
             }
+            // Its next time comes.
+            After::Exited if self.at(id).scheduled() => State::Waiting { auto: false },
             After::Exited => State::Exited,
         };
         self.set(id, state);

@@ -37,7 +37,11 @@ impl Machine {
         self.touch(id);
         match &self.at(id).rec.state {
             State::Starting { .. } => {
-                let stable_at = (!clean).then_some(at + reset_after);
+                // A oneshot has lasted when it has succeeded; what it may be is late.
+                let stable_at = match self.at(id).spec.oneshot {
+                    Some(_) => self.at(id).timeout().map(|limit| at + limit),
+                    None => (!clean).then_some(at + reset_after),
+                };
                 self.set(id, State::Running { live, stable_at });
             }
             State::Stopping { phase: Phase::Launching, .. } => self.ask_to_end(id),
@@ -99,6 +103,10 @@ impl Machine {
         self.record_exit(id, LastExit { exit, at, run, ran });
         if self.at(id).rec.state.kind() == StateKind::Stopping {
             self.note_policy(id, exit, at);
+        }
+        if let Some(incident) = self.at_mut(id).rec.incident.as_mut().filter(|i| i.run == run) {
+            // One that was noted when its stop began.
+            incident.exit = Some(exit);
         }
         let svc = self.at(id);
         match svc.rec.state {

@@ -24,6 +24,8 @@ pub enum IncidentKind {
     LaunchFailed,
     /// It was stopped because it used more than its watch allows.
     Watch,
+    /// It was stopped because it took longer than a oneshot may.
+    Timeout,
 }
 
 /// One unplanned end of a run.
@@ -183,6 +185,9 @@ impl Machine {
             }
             State::Failed { retry_at: None } => {
                 (format!("nothing, until somebody starts it: keepctl start {}", svc.name), None)
+            }
+            State::Waiting { .. } if svc.scheduled() && !svc.rec.due => {
+                ("it runs again when its schedule says so".into(), None)
             }
             State::Exited => (format!("it stays down: {}", stays(svc)), None),
             State::Stopped => ("it stays down, because it is not wanted up".into(), None),

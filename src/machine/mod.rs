@@ -134,7 +134,7 @@ impl Machine {
         self.now = now;
         let own: Vec<ServiceId> = self.all().filter(|id| self.at(*id).spec.autostart).collect();
         for id in self.pulled_in(&own) {
-            self.want_up(id);
+            self.want_up(id, false);
         }
         self.finish_step()
     }

@@ -146,7 +146,7 @@ impl Machine {
         let own: Vec<ServiceId> = self.all().filter(own).collect();
         for id in self.pulled_in(&own) {
             if unset(self, id) {
-                self.want_up(id);
+                self.want_up(id, false);
             }
         }
     }

@@ -142,6 +142,12 @@ pub(super) struct Record {
     /// The last end that nobody asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) incident: Option<Box<Incident>>,
+    /// Of a scheduled service: it is to run now, or as soon as it may.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) due: bool,
+    /// Of a scheduled service: the last time that was looked at, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) planned: Option<u64>,
     /// The plan of the last run that lasted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) good: Option<Generation>,
@@ -175,6 +181,8 @@ pub(super) enum Hold {
     Slot,
     /// `restart-budget`
     Budget,
+    /// Its time has not come.
+    Schedule,
 }
 
 /// What a ticket waits for.
@@ -267,8 +275,33 @@ impl Service {
         }
     }
 
-    /// Runs and is ready. A readiness check beyond exec belongs here.
+    /// Runs and is ready; a oneshot is so once it has succeeded. A readiness check beyond exec belongs here.
     pub(super) fn ready(&self) -> bool {
-        self.rec.state.kind() == StateKind::Running
+        match self.rec.state.kind() {
+            StateKind::Running => self.spec.oneshot.is_none(),
+            StateKind::Exited => self.spec.oneshot.is_some() && self.has_succeeded(),
+            StateKind::Stopped
+            | StateKind::Waiting
+            | StateKind::Starting
+            | StateKind::Stopping
+            | StateKind::Backoff
+            | StateKind::Failed
+            | StateKind::Stuck => false,
+        }
+    }
+
+    /// Its last run has.
+    pub(super) fn has_succeeded(&self) -> bool {
+        self.rec.last_exit.is_some_and(|last| super::ending::succeeded(&self.spec, last.exit))
+    }
+
+    /// It runs when its schedule says so.
+    pub(super) fn scheduled(&self) -> bool {
+        self.spec.oneshot.as_ref().is_some_and(|o| o.schedule.is_some())
+    }
+
+    /// How long its runs may take.
+    pub(super) fn timeout(&self) -> Option<Millis> {
+        self.spec.oneshot.as_ref().and_then(|o| o.timeout)
     }
 }

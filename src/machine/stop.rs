@@ -88,10 +88,14 @@ impl Machine {
                 let after = self.judge_launch(id, &why, false);
                 self.kill_live(id, live, self.now + STUCK_AFTER, after);
             }
+            State::Running { .. } if self.at(id).spec.oneshot.is_some() => self.overdue(id),
             State::Running { .. } => self.stable(id),
             State::Stopping { live, phase: Phase::Killed { .. }, after, .. } => self.give_up(id, live, after),
             State::Stopping { .. } => self.kill(id),
-            State::Backoff { .. } | State::Failed { .. } => self.set(id, State::Waiting { auto: true }),
+            State::Backoff { .. } | State::Failed { .. } => {
+                self.at_mut(id).rec.due = true;
+                self.set(id, State::Waiting { auto: true });
+            }
             State::Stopped | State::Waiting { .. } | State::Exited | State::Stuck { .. } => {}
         }
     }

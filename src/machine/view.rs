@@ -6,7 +6,7 @@ use super::{
     service::{Because, Hold, Live, Phase, Service, State},
     words,
 };
-use crate::plan::{Name, Restart, RunId, ServiceSpec, signal::signal_name};
+use crate::plan::{Name, Oneshot, Restart, RunId, ServiceSpec, signal::signal_name};
 use std::sync::Arc;
 
 /// One service as it is now.
@@ -83,7 +83,8 @@ impl Machine {
             State::Starting { .. } => "its command is being launched".into(),
             State::Running { .. } if svc.face.held => "to be stopped once its dependents are".into(),
             State::Running { live, .. } => {
-                live.refused.clone().or_else(|| svc.gauge.told()).unwrap_or_default()
+                let told = live.refused.clone().or_else(|| svc.gauge.told());
+                told.or_else(|| svc.spec.oneshot.as_ref().map(|_| "it is at work".into())).unwrap_or_default()
             }
             State::Stopping { live, phase, .. } => {
                 format!("{}; {}", self.because(svc), stage(live, *phase))
@@ -148,6 +149,10 @@ impl Machine {
                 )
             }
             Hold::None => "waiting to be started".into(),
+            Hold::Schedule => match &svc.spec.oneshot {
+                Some(Oneshot { schedule: Some(schedule), .. }) => format!("it runs at `{schedule}`"),
+                Some(_) | None => "waiting for its time".into(),
+            },
         }
     }
 
@@ -161,6 +166,7 @@ impl Machine {
                 None => format!("{name} is running"),
             },
             State::Running { .. } => format!("{name} is running: {reason}"),
+            State::Waiting { .. } if svc.hold == Hold::Schedule => format!("{name} is waiting: {reason}"),
             State::Waiting { .. } => format!("{name} is {reason}"),
             State::Stopped => format!("{name} is stopped: {reason}"),
             State::Starting { .. } => format!("{name} is starting"),

@@ -10,6 +10,7 @@ use super::{
     pending::Pending,
     plans::Plans,
     publish::{Publisher, event},
+    schedules::Schedules,
 };
 use crate::{
     keeper::protocol::{Kept, News, NoteLevel, Request, Usage},
@@ -51,6 +52,7 @@ pub(super) struct Actor {
     pub(super) publisher: Publisher,
     pub(super) dossiers: Dossiers,
     pub(super) hooks: Hooks,
+    pub(super) schedules: Schedules,
     pub(super) pending: Pending,
     pub(super) runs: HashMap<RunId, LiveRun>,
     /// Set by `Effect::Exit`: what could not be stopped.
@@ -82,6 +84,7 @@ impl Actor {
         logs: Arc<logs::Engine>,
         publisher: Publisher,
         dossiers: Dossiers,
+        schedules: Schedules,
     ) -> Actor {
         let hooks = Hooks::after(publisher.events.last());
         let stale = machine.ids().collect();
@@ -93,6 +96,7 @@ impl Actor {
             publisher,
             dossiers,
             hooks,
+            schedules,
             pending: Pending::default(),
             runs: HashMap::new(),
             exiting: None,
@@ -359,6 +363,7 @@ impl Actor {
 
     /// Ends a turn: the keeper is told, then readers see what changed.
     pub(super) fn end_turn(&mut self) {
+        self.keep_time();
         self.call_hooks();
         self.link.send(std::mem::take(&mut self.outbox));
         self.publish();

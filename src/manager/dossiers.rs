@@ -65,6 +65,7 @@ enum Job {
     /// As `Write`, unless it is there already.
     Restore(Case),
     Changed(Name, Change),
+    Ran(Name, wire::LastExit),
     Remove(Name),
 }
 
@@ -105,6 +106,11 @@ impl Dossiers {
         self.give(Job::Changed(name.clone(), change));
     }
 
+    /// A run of a oneshot has ended.
+    pub(super) fn ran(&self, name: &Name, exit: wire::LastExit) {
+        self.give(Job::Ran(name.clone(), exit));
+    }
+
     /// The service is gone for good.
     pub(super) fn remove(&self, name: &Name) {
         self.give(Job::Remove(name.clone()));
@@ -131,15 +137,15 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// The dossiers of a service, newest first. Must be called within the runtime.
+    /// The dossiers of a service and its last runs, newest first. Must be called within the runtime.
     ///
     /// # Errors
     /// Of the file system. A file that is not there is no error.
-    pub(super) async fn read(&self, name: &Name) -> io::Result<Vec<Dossier>> {
+    pub(super) async fn read(&self, name: &Name) -> io::Result<(Vec<Dossier>, Vec<wire::LastExit>)> {
         let _permit = self.reads.clone().acquire_owned().await.map_err(io::Error::other)?;
         let path = path(&self.dir, name);
         let read = tokio::task::spawn_blocking(move || read(&path)).await.map_err(io::Error::other)?;
-        Ok(read?.dossiers)
+        read.map(|kept| (kept.dossiers, kept.runs))
     }
 }
 
@@ -151,6 +157,8 @@ struct Kept {
     life: String,
     /// Newest first.
     dossiers: Vec<Dossier>,
+    /// Of a oneshot; newest first.
+    runs: Vec<wire::LastExit>,
     /// Oldest first.
     changes: Vec<Change>,
 }
@@ -181,7 +189,7 @@ impl Clerk {
         for job in jobs {
             let name = match &job {
                 Job::Write(case) | Job::Restore(case) => case.name.clone(),
-                Job::Changed(name, _) | Job::Remove(name) => name.clone(),
+                Job::Changed(name, _) | Job::Ran(name, _) | Job::Remove(name) => name.clone(),
             };
             if let Err(e) = self.done(job, &name) {
                 tracing::error!("cannot keep the dossier of {name} in {}: {e}", self.dir.display());
@@ -214,6 +222,10 @@ impl Clerk {
                 kept.changes.push(change);
                 let excess = kept.changes.len().saturating_sub(KEPT);
                 kept.changes.drain(..excess);
+            }
+            Job::Ran(_, exit) => {
+                kept.runs.insert(0, exit);
+                kept.runs.truncate(KEPT);
             }
             Job::Remove(_) => {}
         }
@@ -253,6 +265,7 @@ fn dossier(case: Case, changes: &[Change]) -> Dossier {
         IncidentKind::Oom => "oom",
         IncidentKind::LaunchFailed => "launch_failed",
         IncidentKind::Watch => "watch",
+        IncidentKind::Timeout => "timeout",
     };
     let good = incident.good.map_or(0, |g| g.0);
     let mut out = Dossier {

@@ -1,5 +1,5 @@
-//! What is told of what the machine says: events; and from its incidents to dossiers: what the actor knows of a run besides. An incident is written once the
-//! output of its run is in the log; that is when the run is forgotten.
+//! What is told of what the machine says: events; and from its incidents to dossiers: what the actor knows of a run
+//! besides. A dossier is written once the output of its run is in the log; that is when the run is forgotten.
 
 use super::{
     actor::{Actor, LiveRun, now},
@@ -24,6 +24,10 @@ impl Actor {
             let (at, ran) = seen.map_or((now(), 0), |e| (e.at, e.ran.0));
             last_exit(exit, at, run.0, ran)
         });
+        if let Some((view, last)) = view.as_ref().zip(last.as_ref()).filter(|(v, _)| v.spec.oneshot.is_some())
+        {
+            self.dossiers.ran(view.name, last.clone());
+        }
         self.publisher.notice(notice, last, view.map(|v| v.state.as_str()));
     }
 

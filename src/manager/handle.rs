@@ -96,12 +96,12 @@ impl Handle {
         else {
             return Err(Refusal::Unknown(name.to_string()));
         };
-        let dossiers = match &self.dossiers {
+        let (dossiers, runs) = match &self.dossiers {
             Some(shelf) => shelf
                 .read(name)
                 .await
                 .map_err(|e| Refusal::Unavailable(format!("the dossiers of {name} cannot be read: {e}")))?,
-            None => Vec::new(),
+            None => Default::default(),
         };
         Ok(wire::why::Why {
             name: now.name,
@@ -112,6 +112,7 @@ impl Handle {
             restarts: now.restarts,
             consecutive_failures: now.consecutive_failures,
             next_start_in_ms: now.next_start_in_ms,
+            runs,
             dossiers,
         })
     }

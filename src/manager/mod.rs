@@ -17,8 +17,10 @@ mod measure;
 mod pending;
 mod plans;
 mod publish;
+mod schedules;
 pub mod snapshot;
 mod tape;
+mod timetable;
 mod usage;
 pub mod views;
 
@@ -160,7 +162,11 @@ fn prepare(
         signals: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
         timer: sys::ready::timer(Timer::new()?)?,
     };
-    Ok((Actor::new(machine, plans, link, logs, publisher, dossiers), inputs, handle))
+    Ok((
+        Actor::new(machine, plans, link, logs, publisher, dossiers, schedules::Schedules::new()?),
+        inputs,
+        handle,
+    ))
 }
 
 /// The events of earlier managers, where they are to be had; else numbers go on behind any that those may have used.
@@ -220,6 +226,10 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
             heard = actor.listener.heard() => {
                 heard?;
                 actor.heard();
+            }
+            due = actor.schedules.due() => {
+                due?;
+                actor.look_at_clock();
             }
             Some(ask) = inputs.api.recv() => ask_actor(&mut actor, ask),
             fired = inputs.timer.readable() => {

@@ -3,13 +3,14 @@
 use super::{
     actor::Actor,
     events::EventLog,
-    snapshot::{Now, Snapshot, View, wall_of},
+    schedules::Schedules,
+    snapshot::{Now, Snapshot, View, boot_of, wall_of},
     views::Views,
 };
 use crate::{
     keeper::protocol::{Hello, Request, Up},
     logs,
-    machine::{Machine, Notice, NoticeKind, ServiceId, Time},
+    machine::{Desired, Machine, Notice, NoticeKind, ServiceId, Time},
     plan::{Exit, Name, Plan, Resources, RunId, ServiceSpec, Stderr, Stdout, signal::signal_name},
     sys, wire,
 };
@@ -42,7 +43,13 @@ impl Publisher {
     }
 
     /// Renews the view of a service.
-    pub(super) fn update(&mut self, machine: &Machine, id: ServiceId, logs: &logs::Engine) {
+    pub(super) fn update(
+        &mut self,
+        machine: &Machine,
+        id: ServiceId,
+        logs: &logs::Engine,
+        schedules: &Schedules,
+    ) {
         let v = machine.view(id);
         let spec = v.spec;
         let before = self.views.find(spec.name.as_str());
@@ -64,7 +71,10 @@ impl Publisher {
                 last_exit: v.last_exit.map(|e| last_exit(e.exit, e.at, e.run.0, e.ran.0)),
             },
             started_ms: v.started.map(|t| t.0),
-            next_start_ms: v.next_start.map(|t| t.0),
+            next_start_ms: v.next_start.map(|t| t.0).or_else(|| {
+                let due = schedules.next(&spec.name).filter(|_| v.desired == Desired::Up && v.run.is_none());
+                due.map(boot_of)
+            }),
             log_dir: spec.logs.dir.clone(),
             log: captured.then(|| logs.counters(&spec.name)),
             cgroup,
@@ -142,7 +152,7 @@ impl Actor {
     /// Makes what changed in this turn what readers see.
     pub(super) fn publish(&mut self) {
         for id in std::mem::take(&mut self.stale) {
-            self.publisher.update(&self.machine, id, &self.logs);
+            self.publisher.update(&self.machine, id, &self.logs, &self.schedules);
             self.dirty = true;
         }
         if !std::mem::take(&mut self.dirty) {

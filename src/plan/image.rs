@@ -1,7 +1,8 @@
 //! A plan as bytes, for a sealed memfd that keeper, launchers and manager all map.
 //!
 //! Layout: magic, then little-endian u32: format, number of services; then per part (daemon, warnings, each
-//! service, the hooks) offset, length and marks, each a u32; then the parts as JSON. A launcher reads just the part of what it
+//! service, the hooks) offset, length and marks, each a u32; then the parts as JSON.
+//! A launcher reads just the part of what it
 //! launches, and the keeper, which is to decode no service, no more of one than its marks.
 //! No file is touched here.
 

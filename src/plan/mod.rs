@@ -17,6 +17,7 @@ pub mod provision;
 pub mod resources;
 pub mod run;
 pub mod sandbox;
+pub mod schedule;
 pub mod service;
 pub mod signal;
 pub mod unit;
@@ -29,9 +30,10 @@ pub use provision::{Credentials, Place, Provision, Verify};
 pub use resources::{Meter, Resources, Setting, Watch, WatchAction};
 pub use run::{Exit, Job, RunId};
 pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
+pub use schedule::Schedule;
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
-    OnFull, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    OnFull, Oneshot, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
 };
 pub use unit::Millis;
 

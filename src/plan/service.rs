@@ -1,6 +1,6 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name, Provision, Resources, Rotate, Sandbox, Scheduling, Syscalls, Watch};
+use super::{Millis, Name, Provision, Resources, Rotate, Sandbox, Schedule, Scheduling, Syscalls, Watch};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -13,6 +13,9 @@ pub struct ServiceSpec {
     pub instance: Option<u32>,
     /// One line for people.
     pub description: String,
+    /// What its end means to others; `None`: it is a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oneshot: Option<Oneshot>,
     /// Start it when keepd starts, or when it is added by an apply.
     pub autostart: bool,
     /// Start only once these are ready; stop before them. Pulled in.
@@ -47,6 +50,15 @@ pub struct ServiceSpec {
     pub watch: Option<Watch>,
     /// What becomes of its output.
     pub logs: LogSpec,
+}
+
+/// `type = "oneshot"`: it is ready once it has succeeded, and then nothing of it is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Oneshot {
+    /// How long a run may take; then it is stopped, and has failed. `None`: for ever.
+    pub timeout: Option<Millis>,
+    /// When it runs; `None`: when it is started.
+    pub schedule: Option<Schedule>,
 }
 
 /// `restart = …`

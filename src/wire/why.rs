@@ -15,6 +15,9 @@ pub struct Why {
     pub restarts: u32,
     pub consecutive_failures: u32,
     pub next_start_in_ms: Option<u64>,
+    /// The last runs of a oneshot, newest first; failed ones too.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub runs: Vec<LastExit>,
     /// Newest first; one is there once the output of its run has been written to the log.
     pub dossiers: Vec<Dossier>,
 }
@@ -23,7 +26,7 @@ pub struct Why {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dossier {
     pub run_id: u64,
-    /// `exit`, `oom`, `launch_failed` or `watch`.
+    /// `exit`, `oom`, `launch_failed`, `watch` or `timeout`.
     pub kind: String,
     /// RFC 3339, UTC.
     pub at: String,

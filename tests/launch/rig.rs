@@ -541,6 +541,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         name: Name::new(name),
         instance: None,
         description: String::new(),
+        oneshot: None,
         autostart: true,
         requires: Vec::new(),
         wants: Vec::new(),

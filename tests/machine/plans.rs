@@ -33,6 +33,7 @@ pub fn service(name: &str) -> ServiceSpec {
         name: name.into(),
         instance: None,
         description: String::new(),
+        oneshot: None,
         autostart: true,
         requires: vec![],
         wants: vec![],
