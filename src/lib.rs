@@ -15,8 +15,9 @@
 //! | [`machine`] | DECIDES: pure, time is an argument | plan |
 //! | [`notify`] | sd_notify, upwards | sys |
 //! | [`keeper`] | HOLDS processes, pipes and exits | plan, wire, sys, notify |
+//! | [`probe`] | ASKS services how they are | plan, sys |
 //! | [`logs`] | KEEPS output: pump, rotation, reading | plan, sys |
-//! | [`manager`] | ACTS: owns the machine, performs its effects | machine, plan, logs, keeper, wire, sys |
+//! | [`manager`] | ACTS: owns the machine, performs its effects | machine, plan, logs, probe, keeper, wire, sys |
 //! | [`api`] | HTTP over the unix socket | wire, plan, manager, sys |
 //! | [`ctl`] | the client | wire, config, plan, logs, sys |
 //! | [`daemon`] | roles, arguments, start-up | all but ctl |
@@ -31,6 +32,7 @@ pub mod machine;
 pub mod manager;
 pub mod notify;
 pub mod plan;
+pub mod probe;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod wire;

@@ -76,12 +76,39 @@ pub struct Service {
     /// What it is held to; absent where that is nothing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resources: Option<Resources>,
+    /// How it is, in its own words (STATUS= of sd_notify).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status_text: Option<String>,
+    /// How it answers when it is asked.
+    #[serde(default)]
+    pub probes: Probes,
     pub log: Log,
     pub identity: Identity,
     /// Names it requires (`requires` and `binds-to`), wants and comes after.
     pub requires: Vec<String>,
     pub wants: Vec<String>,
     pub after: Vec<String>,
+}
+
+/// The two probes of a service; `null` where it has none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probes {
+    pub ready: Option<Probe>,
+    pub live: Option<Probe>,
+}
+
+/// What is asked, and what has come of it in the present run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// `notify`, `fd`, `http`, `tcp`, `unix`, `exec` or `log`.
+    pub kind: String,
+    /// Whether the last answer was a success; `null` where there is none.
+    pub passing: Option<bool>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Why the last answer was a failure.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
 }
 
 /// Percent of the last ten seconds in which some process of it waited for this.
@@ -216,8 +243,8 @@ pub struct Event {
     pub id: u64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// state, exit, incident, launch_failed, oom, watch, failed, recovered, stuck, applied, shutdown, log, log_loss,
-    /// hook, manager
+    /// state, ready, exit, incident, launch_failed, unhealthy, oom, watch, failed, recovered, stuck, applied,
+    /// shutdown, log, log_loss, hook, manager
     pub kind: String,
     /// `null`: the daemon as a whole.
     pub service: Option<String>,

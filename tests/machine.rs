@@ -35,6 +35,8 @@ mod oneshot;
 mod oracle;
 #[path = "machine/plans.rs"]
 mod plans;
+#[path = "machine/ready.rs"]
+mod ready;
 #[path = "machine/stories.rs"]
 mod stories;
 #[path = "machine/walk.rs"]

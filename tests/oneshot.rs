@@ -45,7 +45,7 @@ fn start_waits_for_the_end_and_tells_how_it_was() {
     assert!(d.ctl_ok(&["start", "good"]).contains("exited with status 0"));
     assert!(d.ctl_fails(1, &["start", "bad"]).contains("exited with status 9"));
     assert!(d.ctl_fails(1, &["start", "slow"]).contains("took longer than its timeout of 300ms"));
-    assert_eq!(d.wait_state("slow", "failed")["reason"], "it took longer than its timeout of 300ms");
+    assert_eq!(d.wait_state("slow", "failed")["reason"], "took longer than its timeout of 300ms");
     d.shutdown();
 }
 

@@ -26,6 +26,8 @@ const KINDS: &[&str] = &[
     "oom",
     "watch",
     "failed",
+    "ready",
+    "unhealthy",
     "recovered",
     "stuck",
     "log",

@@ -18,6 +18,7 @@ mod hooks;
 mod identity;
 mod lists;
 mod options;
+mod probes;
 mod provision;
 mod resources;
 mod sandbox;

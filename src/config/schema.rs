@@ -172,16 +172,8 @@ pub(super) static SERVICE: &[Key] = &[
     key("limits", Table(LIMITS)),
     key("sandbox", Table(SANDBOX)),
     key("logs", Table(LOGS)),
-    key(
-        "ready",
-        Future(&["notify", "fd", "http", "tcp", "unix", "exec", "log", "within", "interval", "timeout"]),
-    ),
-    key(
-        "live",
-        Future(&[
-            "notify", "fd", "http", "tcp", "unix", "exec", "log", "interval", "timeout", "failures", "action",
-        ]),
-    ),
+    key("ready", Table(READY)),
+    key("live", Table(LIVE)),
     key("resources", Table(RESOURCES)),
     key("watch", Table(WATCH)),
     key("sockets", LEAF),
@@ -244,6 +236,39 @@ static WATCH: &[Key] = &[
     key("watch.cpu", Percent(1, 100_000)),
     key("watch.for", Time(1000)),
     key("watch.action", choice(&["restart", "alert"])),
+];
+
+static READY: &[Key] = &[
+    key("ready.notify", Flag),
+    key("ready.fd", Count(3, 255)),
+    key("ready.http", Text),
+    key("ready.http-status", Text),
+    key("ready.http-body", Text),
+    key("ready.http-headers", Map),
+    key("ready.tcp", Text),
+    key("ready.unix", Path),
+    key("ready.exec", Command),
+    key("ready.log", Text),
+    key("ready.within", Time(1)),
+    key("ready.interval", Time(10)),
+    key("ready.timeout", Time(1)),
+    key("ready.failures", Count(1, 1000)),
+    key("ready.successes", Count(1, 1000)),
+];
+
+static LIVE: &[Key] = &[
+    key("live.notify", Flag),
+    key("live.http", Text),
+    key("live.http-status", Text),
+    key("live.http-body", Text),
+    key("live.http-headers", Map),
+    key("live.tcp", Text),
+    key("live.unix", Path),
+    key("live.exec", Command),
+    key("live.interval", Time(10)),
+    key("live.timeout", Time(1)),
+    key("live.failures", Count(1, 1000)),
+    key("live.action", choice(&["restart", "alert"])),
 ];
 
 static SANDBOX: &[Key] = &[

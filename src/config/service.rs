@@ -5,7 +5,7 @@ use super::{
     depends::{Services, names},
     diagnostic::{At, Problems},
     expand::{Vars, expand},
-    provision, resources, sandbox,
+    probes, provision, resources, sandbox,
     schema::{Kind, LIMITS},
     settings::Settings,
     users::Account,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::plan::{
     Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Oneshot,
-    Provision, Receiver, Reload, Restart, Schedule, ServiceSpec, Stderr, Stdout, StopSpec,
+    Provision, Receiver, Reload, Restart, Schedule, ServiceSpec, Stderr, Stdout, StopSpec, Tells,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -86,7 +86,13 @@ impl<'a> Service<'a> {
                     host: &context.options.host,
                 };
                 let mut at = Instance { service: self, vars, context, problems };
-                let launch = at.launch(account, identity);
+                let (ready, live) = (at.ready(), at.live());
+                if oneshot.is_some() && (ready.is_some() || live.is_some()) {
+                    let message =
+                        format!("service `{}` is a oneshot: `ready` and `live` are for daemons", self.name);
+                    at.problems.error(self.at, message);
+                }
+                let launch = at.launch(account, identity, probes::tells(ready.as_ref(), live.as_ref()));
                 sandbox::reachable(&launch, s, self.at, at.problems);
                 let (stop, reload) = (at.stop(), at.reload());
                 ServiceSpec {
@@ -108,6 +114,8 @@ impl<'a> Service<'a> {
                     launch,
                     resources: resources::resources(s),
                     watch: resources::watch(s),
+                    ready,
+                    live,
                     logs: self.logs(&name, context),
                     name,
                 }
@@ -211,7 +219,7 @@ impl Instance<'_, '_> {
     }
 
     /// A program with a slash in it is a path, relative to the file's folder; one without is left to PATH.
-    fn command(&mut self, items: &[Item]) -> Vec<String> {
+    pub(super) fn command(&mut self, items: &[Item]) -> Vec<String> {
         let mut argv: Vec<String> = items.iter().map(|i| self.expand(&i.text, i.at)).collect();
         if let (Some(program), Some(item)) = (argv.first_mut(), items.first())
             && program.contains('/')
@@ -221,7 +229,7 @@ impl Instance<'_, '_> {
         argv
     }
 
-    fn launch(&mut self, account: &Account, identity: Option<&Identity>) -> LaunchSpec {
+    fn launch(&mut self, account: &Account, identity: Option<&Identity>, tells: Tells) -> LaunchSpec {
         let s = &self.service.settings;
         let argv = self.command(s.items("command"));
         let provision = self.provision(identity);
@@ -239,6 +247,7 @@ impl Instance<'_, '_> {
             sandbox,
             scheduling: sandbox::scheduling(s),
             provision,
+            tells,
             stdout: if s.choice("logs.stdout") == "discard" { Stdout::Discard } else { Stdout::Capture },
             stderr: match s.choice("logs.stderr") {
                 "separate" => Stderr::Separate,

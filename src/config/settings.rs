@@ -3,6 +3,7 @@
 
 use super::{
     diagnostic::At,
+    probes,
     value::{Item, Value},
 };
 use crate::plan::{Capabilities, ExitMatch, LimitValue, Millis, Rotate, Share};
@@ -41,13 +42,18 @@ pub(super) struct Settings<'a> {
 impl<'a> Settings<'a> {
     /// Puts a stronger layer on top.
     pub(super) fn put(&mut self, layer: &'a Layer) {
+        for ways in [&probes::READY[..], &probes::LIVE[..]] {
+            if layer.iter().any(|entry| ways.contains(&entry.key)) {
+                self.entries.retain(|key, _| !ways.contains(key));
+            }
+        }
         for entry in layer {
             if matches!(entry.value, Value::Broken) {
                 self.broken.push(entry.key);
                 continue;
             }
             match entry.key {
-                "env" | "credentials" => self.maps.push(entry),
+                "env" | "credentials" | "ready.http-headers" | "live.http-headers" => self.maps.push(entry),
                 // Two ways to say one thing: the stronger layer chooses.
                 "reload-signal" => drop(self.entries.remove("reload-command")),
                 "reload-command" if matches!(&entry.value, Value::Items(c) if !c.is_empty()) => {

@@ -196,6 +196,9 @@ pub(super) struct CheckArgs {
     /// How errors are shown
     #[arg(long, value_enum, default_value_t = CheckFormat::Full)]
     pub(super) format: CheckFormat,
+    /// Say what starts before this service, and when it is restarted if it fails
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    pub(super) explain: Option<String>,
     /// As a keepd of an ordinary user, even as root
     #[arg(long)]
     pub(super) user: bool,

@@ -10,6 +10,7 @@ mod client;
 mod complete;
 mod events;
 mod exec;
+mod explain;
 mod fail;
 mod import;
 mod logs;

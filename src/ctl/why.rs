@@ -80,6 +80,15 @@ fn one(out: &mut impl Write, look: Look, d: &Dossier, newest: bool) -> io::Resul
         let ready = if dep.ready { "ready" } else { "not ready" };
         row(&dep.relation, format!("{} was {} ({ready})", dep.name, dep.state))?;
     }
+    for seen in &d.probes {
+        let what = seen.failure.as_ref().map_or("passed".into(), |why| format!("failed: {why}"));
+        let times = if seen.times > 1 {
+            format!(" ({} times since {})", seen.times, seen.since)
+        } else {
+            String::new()
+        };
+        row(&format!("{} probe", seen.probe), format!("{} {what}{times}", seen.last))?;
+    }
     for change in &d.changes {
         for field in &change.fields {
             let value = |v: &Option<String>| v.clone().unwrap_or_else(|| "(not shown)".into());

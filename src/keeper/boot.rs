@@ -104,6 +104,9 @@ fn start(
         let what = format!("`keepctl exec` is not possible: cannot listen on {}", path.display());
         notes.push(format!("{what}: {}", sys::describe(e)));
     }
+    if let Err(e) = keeper.open_ears() {
+        notes.push(format!("services cannot notify: {}: {}", keeper.sockets().display(), sys::describe(e)));
+    }
     let status = serve(&mut keeper, notes);
     keeper.leave();
     // The file stays, because removing it would let two keepds lock two files of one name.

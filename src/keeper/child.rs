@@ -33,7 +33,7 @@ use crate::{
 };
 use std::{
     convert::Infallible,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 /// Exit status of a child that did not get to its command; the record says why.
@@ -91,6 +91,12 @@ impl<'a> Streams<'a> {
         self.all[0] = stdin;
         self
     }
+
+    /// Both outputs to the same pipe.
+    pub(super) fn of_probe(pipes: &'a Pipes, null: BorrowedFd<'a>) -> Streams<'a> {
+        let output = pipes.stdout.write.as_ref().map_or(null, AsFd::as_fd);
+        Streams { all: [null, output, output], terminal: false }
+    }
 }
 
 /// All that the child needs.
@@ -100,6 +106,8 @@ pub(super) struct Prepared<'a> {
     becoming: Option<Becoming>,
     /// Of the main process, for a job.
     main: Option<BorrowedFd<'a>>,
+    /// What it gets beside its standard streams, and as which number.
+    given: Option<(BorrowedFd<'a>, RawFd)>,
     /// What is not inherited.
     filter: Option<&'a Filter>,
     /// The launcher's own oom_score_adj.
@@ -138,7 +146,29 @@ impl<'a> Prepared<'a> {
             // A job finds what its service has.
             Some(_) => Provided::default(),
         };
-        Ok(Prepared { launch, streams, becoming, main, filter, oom_score, command, provided, taken })
+        Ok(Prepared {
+            launch,
+            streams,
+            becoming,
+            main,
+            given: None,
+            filter,
+            oom_score,
+            command,
+            provided,
+            taken,
+        })
+    }
+
+    /// Gives it one more descriptor.
+    pub(super) fn give(&mut self, fd: BorrowedFd<'a>, number: RawFd) -> Result<(), Failure> {
+        if let Some(program) = &mut self.provided.program {
+            // What is executed must not be what is replaced.
+            *program = fd::copy_above(program.as_fd(), number + 1)
+                .map_err(|e| Failure::call(Step::Descriptors, e, ""))?;
+        }
+        self.given = Some((fd, number));
+        Ok(())
     }
 
     fn enter(&self) -> Result<Option<Rules>, Failure> {
@@ -206,6 +236,9 @@ fn steps(
             }
             e => Failure::call(Step::Syscalls, e, object),
         })?;
+    }
+    if let Some((fd, number)) = prepared.given {
+        fd::place(fd, number).map_err(|e| Failure::call(Step::Descriptors, e, ""))?;
     }
     exec::exec(&prepared.command, prepared.provided.program.as_ref(), record)
 }

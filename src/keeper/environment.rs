@@ -42,6 +42,7 @@ impl Command {
         argv: &[String],
         role: &Role,
         invocation: &str,
+        ways: Vec<(String, String)>,
     ) -> Result<Command, Failure> {
         let Some(program) = argv.first() else {
             return Err(Failure::ours(Step::Exec, "the command", "it is empty"));
@@ -50,7 +51,8 @@ impl Command {
             CString::new(s)
                 .map_err(|_| Failure::ours(Step::Exec, program, "a NUL character in it or its settings"))
         };
-        let env = environment(launch, role, invocation)?;
+        let mut env = environment(launch, role, invocation)?;
+        env.extend(ways);
         let args = argv.iter().map(|a| text(a.clone())).collect::<Result<Vec<_>, _>>()?;
         let vars = env.iter().map(|(k, v)| text(format!("{k}={v}"))).collect::<Result<Vec<_>, _>>()?;
         let path = (!program.contains('/')).then(|| env.get("PATH").cloned().unwrap_or_default());
@@ -76,7 +78,7 @@ fn environment(
         env.extend(read(file, provide::reader(launch))?);
     }
     env.insert("INVOCATION_ID".into(), invocation.into());
-    if let Role::Job { main, .. } | Role::Exec { main, .. } = role {
+    if let Role::Job { main, .. } | Role::Exec { main, .. } | Role::Probe { main, .. } = role {
         env.insert("MAINPID".into(), main.to_string());
     }
     if let Role::Exec { terminal: Some(term), .. } = role {

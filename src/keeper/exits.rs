@@ -41,6 +41,10 @@ impl Keeper {
                     let ended = reap::reap_peeked(pid).ok().flatten();
                     self.exec_over(number, ended.map(|(ended, _)| ended));
                 }
+                Some(Owner::Probe(id, which, number)) => {
+                    let ended = reap::reap_peeked(pid).ok().flatten();
+                    self.probe_over((id, which, number), ended.map(|(ended, _)| ended));
+                }
                 Some(Owner::Manager) => self.manager_ended(),
                 Some(Owner::Loader) => self.loader_ended(),
                 Some(Owner::Launcher(number)) => self.launcher_ended(number),
@@ -56,6 +60,8 @@ impl Keeper {
 
     /// The main process is reaped, and has ended like this if that is known.
     pub(super) fn main_over(&mut self, id: RunId, ended: Option<(Ended, Used)>) {
+        self.hear_out(id);
+        self.end_probes(id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.pidfd = None;
         let (exit, usage) = match ended {
@@ -220,6 +226,7 @@ impl Keeper {
     fn drop_run(&mut self, id: RunId) -> Option<Run> {
         let run = self.runs.remove(&id)?;
         self.restless.remove(&id);
+        self.unlisten(id, &run);
         if let Err(e) = run.tree.remove() {
             self.warn(&format!("cannot remove the cgroup of {} (run {id})", run.service), e);
         }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    hearing::Ears,
     launchers::Errand,
     order::{Launch, Order, Role},
     protocol::{Call, News, NoteLevel},
@@ -81,6 +82,7 @@ impl Keeper {
             phase: Phase::Launching { signals: Vec::new() },
             killing: false,
             watch: None,
+            ears: Ears::default(),
             adjust: None,
             refused: None,
             measuring: false,

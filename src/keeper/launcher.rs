@@ -16,10 +16,11 @@ use super::{
     state::complain,
     step::{Failure, Step},
     tidy,
+    ways::Ways,
 };
 use crate::{
     plan::{
-        self, Generation, Job, Name, Reload,
+        self, Check, Generation, Job, Name, Reload, ServiceSpec, Which,
         image::{Image, ImageError, Launched},
     },
     sys::{
@@ -40,6 +41,7 @@ use std::{
     cell::RefCell,
     mem,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
 const INTERNAL: i32 = 70;
@@ -83,8 +85,8 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
         };
         let order = serde_json::from_slice(&buffer[..len]).map_err(|_| ("an order", Errno::EBADMSG))?;
         let (report, sent) = match (order, &mut launcher) {
-            (Order::Begin { base, open_files, kind }, _) => {
-                launcher = Some(Launcher::new(proof, base, open_files, kind, fds)?);
+            (Order::Begin { base, sockets, open_files, kind }, _) => {
+                launcher = Some(Launcher::new(proof, base, sockets, open_files, kind, fds)?);
                 continue;
             }
             (_, None) => return Err(("its first order", Errno::EBADMSG)),
@@ -122,8 +124,8 @@ fn serve(socket: &OwnedFd) -> Result<(), (&'static str, Errno)> {
     }
 }
 
-/// The child's pid, its pipes, and the folders that are to go with it.
-type Newborn = (i32, Pipes, Vec<plan::Place>);
+/// The child's pid, its pipes, its ways to tell how it is, and the folders that are to go with it.
+type Newborn = (i32, Pipes, Ways, Vec<plan::Place>);
 
 /// What a launcher has.
 struct Launcher {
@@ -132,6 +134,8 @@ struct Launcher {
     null: OwnedFd,
     own: Own,
     base: Option<Base>,
+    sockets: PathBuf,
+    proof: SingleThread,
     plan: Result<Mapping, String>,
     spares: RefCell<Spares>,
 }
@@ -140,6 +144,7 @@ impl Launcher {
     fn new(
         proof: SingleThread,
         base: Option<Place>,
+        sockets: PathBuf,
         open_files: Option<Pair>,
         kind: Kind,
         fds: Vec<OwnedFd>,
@@ -155,6 +160,8 @@ impl Launcher {
             null: fd::open_null().map_err(|e| ("/dev/null", e))?,
             own: Own::new(kind),
             base: base.map(Base::new).transpose().map_err(|e| ("its cgroup", e))?,
+            sockets,
+            proof,
             plan: Err("no plan is held".into()),
             spares: RefCell::default(),
         })
@@ -169,10 +176,13 @@ impl Launcher {
 
     fn launch(&self, launch: &Launch, fds: Vec<OwnedFd>) -> (Report, Vec<OwnedFd>) {
         match self.try_launch(launch, fds) {
-            Ok((pid, pipes, folders)) => {
+            Ok((pid, pipes, ways, folders)) => {
                 let (stdout, stderr) = (pipes.stdout.read, pipes.stderr.read);
-                let which = (stdout.is_some(), stderr.is_some());
-                (Report::Launched { pid, pipes: which, folders }, stdout.into_iter().chain(stderr).collect())
+                let (socket, newline) = (ways.socket.map(|(fd, _)| fd), ways.newline.map(|(read, _)| read));
+                let pipes = (stdout.is_some(), stderr.is_some());
+                let ways = (socket.is_some(), newline.is_some());
+                let fds = [stdout, stderr, socket, newline].into_iter().flatten().collect();
+                (Report::Launched { pid, pipes, ways, folders }, fds)
             }
             Err((pid, failure)) => (Report::Failed { pid, failure }, Vec::new()),
         }
@@ -187,27 +197,40 @@ impl Launcher {
             Role::Main => (Pipes::new(&spec), fds),
             Role::Job { .. } => (Pipes::beside(launch.pipes, fds), Vec::new()),
             Role::Exec { .. } => (Ok(Pipes::default()), fds),
+            Role::Probe { .. } => (Pipes::of_probe(), Vec::new()),
         };
         let pipes = pipes.map_err(unborn)?;
-        let command = Command::new(&spec, &argv, &launch.role, &launch.invocation).map_err(unborn)?;
+        let ways = match launch.role {
+            Role::Main => Ways::new(self.proof, &spec, &self.sockets, &launch.invocation).map_err(unborn)?,
+            Role::Job { .. } | Role::Exec { .. } | Role::Probe { .. } => Ways::default(),
+        };
+        let vars = ways.variables(&spec);
+        let command = Command::new(&spec, &argv, &launch.role, &launch.invocation, vars).map_err(unborn)?;
         let streams = match (&launch.role, &given[..]) {
             (Role::Exec { terminal, .. }, [stdin, stdout, stderr]) => {
                 Streams { all: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], terminal: terminal.is_some() }
             }
             (Role::Main, [stdin]) => Streams::new(&spec, &pipes, self.null.as_fd()).reading(stdin.as_fd()),
+            (Role::Probe { .. }, _) => Streams::of_probe(&pipes, self.null.as_fd()),
             _ => Streams::new(&spec, &pipes, self.null.as_fd()),
         };
         let taken = match launch.role {
             Role::Main => self.spares.borrow_mut().take(&spec.sandbox).map_err(unborn)?,
             // They go where the main process is.
-            Role::Job { .. } | Role::Exec { .. } => Taken::default(),
+            Role::Job { .. } | Role::Exec { .. } | Role::Probe { .. } => Taken::default(),
         };
         let prepared = Prepared::new(&spec, command, &self.own, streams, main.as_ref(), taken);
-        let prepared = prepared.map_err(unborn)?;
+        let mut prepared = prepared.map_err(unborn)?;
+        if let (Some(fd), Some((_, newline))) = (spec.tells.fd, &ways.newline) {
+            prepared.give(newline.as_fd(), fd).map_err(unborn)?;
+        }
         let planted = match (&self.base, &launch.cgroup) {
             (Some(base), Some(name)) => {
-                if launch.role == Role::Main {
-                    control::plant(base, name, &resources).map_err(unborn)?;
+                match launch.role {
+                    Role::Main => control::plant(base, name, &resources).map_err(unborn)?,
+                    Role::Probe { .. } => file::make_dir_at(base.dir.as_fd(), name)
+                        .map_err(|e| unborn(Failure::call(Step::Folder, e, name.as_str())))?,
+                    Role::Job { .. } | Role::Exec { .. } => {}
                 }
                 Some((base, name.as_str()))
             }
@@ -218,7 +241,7 @@ impl Launcher {
         };
         let born = self.bear(&prepared, planted);
         if born.is_err()
-            && launch.role == Role::Main
+            && matches!(launch.role, Role::Main | Role::Probe { .. })
             && let Some((base, name)) = planted
         {
             // Nothing is in it but a child that is gone; what is left of it, the keeper removes.
@@ -227,7 +250,7 @@ impl Launcher {
         let pid = born?;
         prepared.settle();
         let folders = if launch.role == Role::Main { spec.provision.runtime_dirs } else { Vec::new() };
-        Ok((pid, pipes, folders))
+        Ok((pid, pipes, ways, folders))
     }
 
     fn adjust(&self, service: &Name, entry: u32, cgroup: Option<&str>) -> Result<(), Failure> {
@@ -248,9 +271,14 @@ impl Launcher {
                 return Ok((entry, argv));
             }
             Role::Exec { argv, .. } => return Ok((entry, argv.clone())),
-            Role::Job { job, .. } => *job,
+            Role::Job { job, .. } => Ok(*job),
+            Role::Probe { which, .. } => Err(*which),
         };
         let spec = self.image(&launch.service, |image| image.service(launch.entry))?;
+        let job = match job {
+            Ok(job) => job,
+            Err(which) => return Ok((entry, asking(&spec, which))),
+        };
         let argv = match (job, spec.reload) {
             (Job::Stop, _) => spec.stop.command,
             (Job::Reload, Reload::Command(argv)) => argv,
@@ -320,6 +348,18 @@ impl Launcher {
                 Err(e) => Some((name, e as i32)),
             });
         Report::Removed { failed: failed.collect() }
+    }
+}
+
+/// The command that asks; empty where there is none.
+fn asking(spec: &ServiceSpec, which: Which) -> Vec<String> {
+    let probe = match which {
+        Which::Ready => spec.ready.as_ref().map(|ready| &ready.probe),
+        Which::Live => spec.live.as_ref().map(|live| &live.probe),
+    };
+    match probe.map(|probe| &probe.check) {
+        Some(Check::Exec(argv)) => argv.clone(),
+        _ => Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Generation, Job, Name, RunId},
+    plan::{Generation, Job, Name, RunId, Which},
     sys::{
         self, Errno, clock, packet, pidfd,
         poll::Interest,
@@ -46,6 +46,8 @@ pub(super) enum Errand {
     Job(RunId, Job),
     /// The command of a session.
     Exec(u64),
+    /// Ask whether a run is ready, or alive; the number of the question.
+    Probe(RunId, Which, u64),
     /// Hold a live run to other resources.
     Adjust(RunId),
     /// Find out what a live run uses.
@@ -126,10 +128,19 @@ impl Keeper {
 
     /// Who can do it.
     fn kind(&self, errand: &Errand) -> Kind {
+        if let Errand::Probe(id, which, _) = errand {
+            let asked = self.probes.entry(*id, *which);
+            let plan = asked.and_then(|(generation, entry)| Some((entry, self.plans.get(generation)?)));
+            return plan.map_or(Kind::Restricted, |(entry, held)| held.kind(entry));
+        }
         let id = match errand {
             Errand::Main(id) | Errand::Job(id, _) => Some(*id),
             Errand::Exec(number) => self.sessions.run_of(*number),
-            Errand::Adjust(_) | Errand::Measure(_) | Errand::Remove(_) | Errand::Tidy(_) => None,
+            Errand::Probe(..)
+            | Errand::Adjust(_)
+            | Errand::Measure(_)
+            | Errand::Remove(_)
+            | Errand::Tidy(_) => None,
         };
         let run = id.and_then(|id| self.runs.get(&id));
         let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
@@ -206,6 +217,7 @@ impl Keeper {
         let child = own::start(self.proof, &own)?;
         let begin = Order::Begin {
             base: self.base.as_ref().map(|b| b.at.clone()),
+            sockets: self.sockets(),
             open_files: self.open_files,
             kind,
         };
@@ -224,6 +236,7 @@ impl Keeper {
             Errand::Main(id) => self.main_order(*id).map(Some),
             Errand::Job(id, job) => self.job_order(*id, *job).map(Some),
             Errand::Exec(number) => self.exec_order(*number).map(Some),
+            Errand::Probe(id, which, number) => self.probe_order(*id, *which, *number).map(Some),
             Errand::Adjust(id) => Ok(self.adjust_order(*id)),
             Errand::Measure(id) => Ok(self.measure_order(*id)),
             Errand::Remove(folders) => {
@@ -299,13 +312,18 @@ impl Keeper {
             return false;
         };
         match (report, errand) {
-            (Report::Launched { pid, pipes, folders }, Errand::Main(id)) => {
+            (Report::Launched { pid, pipes, ways, folders }, Errand::Main(id)) => {
                 self.keep_folders(id, folders);
+                let fds = self.listen_to(id, ways, fds);
                 self.launched(id, pid, pipes, fds, ended);
             }
             (Report::Launched { pid, .. }, Errand::Job(id, job)) => self.job_launched(id, job, pid, ended),
             (Report::Launched { pid, .. }, Errand::Exec(number)) => {
                 self.exec_launched(number, pid, ended.map(|(ended, _)| ended));
+            }
+            (Report::Launched { pid, .. }, Errand::Probe(id, which, number)) => {
+                let output = fds.into_iter().next();
+                self.probe_launched((id, which, number), pid, output, ended.map(|(ended, _)| ended));
             }
             (Report::Failed { pid, failure }, errand) => self.failed(&errand, pid, failure, ended),
             (Report::Adjusted { failure }, Errand::Adjust(id)) => self.adjusted(id, failure.as_ref()),
@@ -361,6 +379,7 @@ impl Keeper {
             // The child of a job is reaped as any orphan is.
             Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
             Errand::Exec(number) => self.exec_refused(*number, &failure),
+            Errand::Probe(id, which, number) => self.probe_refused((*id, *which, *number), &failure),
             Errand::Adjust(id) => self.adjusted(*id, Some(&failure)),
             Errand::Measure(id) => self.measured(*id, None, None),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),

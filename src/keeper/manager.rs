@@ -104,6 +104,9 @@ impl Keeper {
                 }
             }
         }
+        if let Some(told) = run.ears.sum() {
+            facts.push(News::Told { run: id, told });
+        }
         if let Some(why) = &run.refused {
             facts.push(News::Adjusted { run: id, why: why.clone() });
         }

@@ -4,7 +4,8 @@
 //! and takes from the manager nothing but the requests of [`protocol`]. The pieces: `state` is what is held
 //! and the loop; `launch`, `launchers`, `launcher`, `child`, `confine` and `identity` are the way from a request to
 //! a service, `provide` and `verify` what is made ready and checked for it; `exits` is how things end; `tree` and
-//! `base` are the processes of a run, `control` is what they may use and `measure` what they do use; `link` and
+//! `base` are the processes of a run, `probes` asks them how they are, and `ways`, `told` and `hearing` are how they
+//! tell it by themselves; `control` is what they may use and `measure` what they do use; `link` and
 //! `manager` are the way to the manager and its life.
 
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ mod envfile;
 mod environment;
 mod exec;
 mod exits;
+mod hearing;
 mod identity;
 mod launch;
 mod launcher;
@@ -33,6 +35,7 @@ mod order;
 mod own;
 mod pipes;
 mod plans;
+mod probes;
 mod provide;
 mod requests;
 mod run;
@@ -41,8 +44,10 @@ mod spare;
 mod state;
 mod step;
 mod tidy;
+mod told;
 mod tree;
 mod verify;
+mod ways;
 
 use std::{ffi::OsString, os::fd::OwnedFd};
 

@@ -5,10 +5,11 @@
 
 use super::{base, step::Failure};
 use crate::{
-    plan::{Generation, Job, Name, Place, hook::Subject},
+    plan::{Generation, Job, Name, Place, Which, hook::Subject},
     sys::limits::Pair,
 };
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Longest packet either side sends.
 pub(super) const PACKET_MAX: usize = 16 * 1024;
@@ -23,6 +24,8 @@ pub(super) enum Order {
     Begin {
         /// Where the cgroups of runs are.
         base: Option<base::Place>,
+        /// Where the sockets are that services notify through.
+        sockets: PathBuf,
         /// The limit of open files that keepd was started with: services get it back.
         open_files: Option<Pair>,
         kind: Kind,
@@ -83,6 +86,11 @@ pub(super) enum Role {
         job: Job,
         main: i32,
     },
+    /// What asks whether the main process is ready, or alive. It has a cgroup of its own below the run's.
+    Probe {
+        which: Which,
+        main: i32,
+    },
     /// None of the entry's: what somebody runs beside the main process. `terminal`: TERM, where stdin is to be the
     /// terminal that controls it.
     Exec {
@@ -97,8 +105,10 @@ pub(super) enum Role {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
     /// The child of this pid has called exec, or died at it. Descriptors of a main process: read ends of its
-    /// stdout and stderr, as `pipes` says. `folders` are to go with it.
-    Launched { pid: i32, pipes: (bool, bool), folders: Vec<Place> },
+    /// stdout and stderr, as `pipes` says, then of its ways to tell how it is, as `ways` says: the socket that it
+    /// notifies through, and the read end of the pipe for its newline. Descriptor of a probe: the read end of its
+    /// output. `folders` are to go with it.
+    Launched { pid: i32, pipes: (bool, bool), ways: (bool, bool), folders: Vec<Place> },
     /// It could not. `pid`: the child that found out and is gone, 0 where there was none.
     Failed { pid: i32, failure: Failure },
     /// The launcher cannot go on, and ends; a clause for people.

@@ -34,6 +34,12 @@ impl Pipes {
         Ok(Pipes { stdout: new(stdout)?, stderr: new(stderr)? })
     }
 
+    /// One for all that a probe's command writes. What it holds is as much as such a command may write: it is read
+    /// once, when the command has ended.
+    pub(super) fn of_probe() -> Result<Pipes, Failure> {
+        Ok(Pipes { stdout: new(true)?, stderr: Ends::default() })
+    }
+
     /// Those of the run, for a job: it is given their read ends, stdout's first, as `which` says.
     pub(super) fn beside(which: (bool, bool), fds: Vec<OwnedFd>) -> Result<Pipes, Failure> {
         let mut fds = fds.into_iter();

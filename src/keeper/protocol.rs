@@ -4,7 +4,7 @@
 //! packets, so that the keeper (and so the next manager) has either seen both or neither. File descriptors
 //! travel as SCM_RIGHTS, in the order of the messages that [`News::descriptors`] counts them for.
 
-use crate::plan::{Exit, Generation, Job, Name, RunId, hook::Subject};
+use crate::plan::{Exit, Generation, Job, Name, RunId, Told, Verdict, Which, hook::Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -63,6 +63,9 @@ pub enum Request {
     Adjust { run: RunId, generation: Generation, entry: u32 },
     /// Find out what a live run uses; answered by `Measured`.
     Measure { run: RunId },
+    /// Run the command that entry `entry` of plan `generation` has for this probe, as the run; answered by `Probed`,
+    /// after so long at the latest.
+    Probe { run: RunId, generation: Generation, entry: u32, which: Which, number: u64, timeout_ms: u64 },
     /// Answer to `Ping`.
     Pong,
     /// Everything is stopped: exit with this status.
@@ -159,6 +162,10 @@ pub enum News {
     Measured { run: RunId, at_ms: u64, memory: Option<u64>, cpu_us: Option<u64> },
     /// The run is held to other resources; `why` is empty, or says what could not be done.
     Adjusted { run: RunId, why: String },
+    /// What the run has told of itself; to a new manager the sum of it.
+    Told { run: RunId, told: Told },
+    /// What came of a probe's command.
+    Probed { run: RunId, which: Which, number: u64, verdict: Verdict },
     /// The loader's answer. `generation`: one descriptor, the sealed plan; `None`: one descriptor, its report.
     Loaded { generation: Option<Generation> },
     /// A signal (or the end of the keeper's patience) asks for an orderly stop; `force`: at once.
@@ -191,6 +198,8 @@ impl News {
             | News::JobEnded { .. }
             | News::Adjusted { .. }
             | News::Measured { .. }
+            | News::Told { .. }
+            | News::Probed { .. }
             | News::Shutdown { .. }
             | News::Apply
             | News::Reopen

@@ -10,7 +10,7 @@ use super::{
     state::Keeper,
 };
 use crate::{
-    plan::{Job, Name, RunId},
+    plan::{Job, Millis, Name, RunId},
     sys::{self, Errno, fd, pidfd, reap, signal},
 };
 use std::{
@@ -55,6 +55,9 @@ impl Keeper {
             Request::Notify(up) => self.notify(&up),
             Request::Adjust { run, generation, entry } => self.adjust(run, generation, entry),
             Request::Measure { run } => self.measure(run),
+            Request::Probe { run, generation, entry, which, number, timeout_ms } => {
+                self.probe((run, which), number, (generation, entry), Millis(timeout_ms));
+            }
             Request::Pong => self.up.pong(),
             Request::Exit { status } => self.exit = Some(status),
         }

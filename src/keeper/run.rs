@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    hearing::Ears,
     protocol::{Pipes, Usage},
     tree::Tree,
 };
@@ -37,6 +38,8 @@ pub(super) struct Run {
     pub(super) killing: bool,
     /// Tells when the tree becomes empty.
     pub(super) watch: Option<Watch>,
+    /// How it tells how it is.
+    pub(super) ears: Ears,
     /// Other resources that it is to be held to once it is launched.
     pub(super) adjust: Option<Adjust>,
     /// What could not be done of the last ones; a sentence.

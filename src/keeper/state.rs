@@ -9,6 +9,7 @@ use super::{
     link::Link,
     loader::Loading,
     plans::Plans,
+    probes::Probes,
     protocol::{Kept, News, NoteLevel},
     run::Run,
     sessions::Sessions,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     notify::Upward,
-    plan::{DaemonSpec, Job, Name, RunId},
+    plan::{DaemonSpec, Job, Name, RunId, Which},
     sys::{
         self, Errno, clock, limits,
         poll::{Interest, Poll, Ready},
@@ -46,6 +47,9 @@ pub(super) const TOKEN_SESSIONS: u64 = 4;
 pub(super) const TOKEN_LAUNCHER: u64 = 16;
 /// A bit: the others are the session's number.
 pub(super) const TOKEN_SESSION: u64 = 1 << 63;
+/// A bit: the others are the number of the run that tells something, by its socket or by its pipe.
+pub(super) const TOKEN_NOTIFY: u64 = 1 << 62;
+pub(super) const TOKEN_NEWLINE: u64 = 1 << 61;
 
 /// Whose pid it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub(super) enum Owner {
     Job(RunId, Job),
     /// The command of a session.
     Exec(u64),
+    /// The command of a probe, by its number.
+    Probe(RunId, Which, u64),
     Manager,
     Loader,
     Launcher(u64),
@@ -104,6 +110,9 @@ pub(super) struct Keeper {
     pub(super) loading: Option<Loading>,
     pub(super) launchers: Launchers,
     pub(super) sessions: Sessions,
+    pub(super) probes: Probes,
+    /// Runs that tell more than is listened to, and when they are listened to again.
+    pub(super) loud: BTreeMap<RunId, u64>,
     pub(super) up: Upward,
     /// When this keeper began, in ms of boot time.
     pub(super) began_ms: u64,
@@ -159,6 +168,8 @@ impl Keeper {
             loading: None,
             launchers: Launchers::default(),
             sessions: Sessions::default(),
+            probes: Probes::default(),
+            loud: BTreeMap::new(),
             up: start.up,
             began_ms: clock::boottime_ms(),
             shutdown: None,
@@ -195,7 +206,7 @@ impl Keeper {
         };
         let ready = self.poll.wait(timeout)?;
         // Before signals: it is simpler when a child is known before its end is.
-        for r in ready.iter().filter(|r| (TOKEN_LAUNCHER..TOKEN_SESSION).contains(&r.token)) {
+        for r in ready.iter().filter(|r| (TOKEN_LAUNCHER..TOKEN_NEWLINE).contains(&r.token)) {
             self.hear_launcher(r.token);
         }
         for r in &ready {
@@ -221,6 +232,8 @@ impl Keeper {
             TOKEN_MANAGER if ready.readable || ready.hangup => self.receive(),
             TOKEN_SESSIONS => self.admit(),
             TOKEN_SESSION.. => self.hear_session(ready.token),
+            TOKEN_NOTIFY.. => self.hear_run(RunId(ready.token & !TOKEN_NOTIFY)),
+            TOKEN_NEWLINE.. => self.hear_newline(RunId(ready.token & !TOKEN_NEWLINE)),
             _ => {}
         }
     }
@@ -246,6 +259,8 @@ impl Keeper {
             self.loading.as_ref().map(Loading::deadline),
             self.up.ping_at(),
             self.launchers.deadline(),
+            self.probes.deadline(),
+            self.loud.values().min().copied(),
         ]
         .into_iter()
         .flatten()
@@ -262,6 +277,8 @@ impl Keeper {
         if self.launchers.deadline().is_some_and(|at| now >= at) {
             self.serve_waiting();
         }
+        self.expire_probes(now);
+        self.listen_again(now);
         self.expire_loader(now);
         self.restart_manager(now);
         if self.shutdown.is_some_and(|s| now >= s.deadline) {

@@ -100,14 +100,17 @@ impl Machine {
         let old = std::mem::replace(&mut svc.spec, Arc::new(spec.clone()));
         let differs = save::fingerprint(spec);
         svc.replace = svc.rec.state.live().is_some_and(|live| live.fingerprint != differs);
-        if let State::Running { live, stable_at: Some(at) } = &mut svc.rec.state
-            && let Some(started) = live.started
+        if let State::Running { live, stable_at: Some(at), .. } = &mut svc.rec.state
+            && let Some(since) = live.first_ready
         {
-            *at = started + spec.backoff.reset_after;
+            *at = since + spec.backoff.reset_after;
         }
         if svc.rec.want == Want::Unset {
             // `autostart` counts when a service is added; written later it must not be taken for that.
             svc.rec.want = Want::Down;
+        }
+        if spec.ready.is_none() {
+            self.become_ready(id);
         }
         self.sync_deadline(id);
         self.touch(id);

@@ -2,7 +2,7 @@
 
 use super::{
     IncidentKind, Machine, NoticeKind, Outcome, ServiceId, Time, backoff,
-    service::{After, Asked, Because, Phase, State},
+    service::{After, Asked, Because, State},
     words,
 };
 use crate::plan::{Exit, ExitMatch, Millis, Restart, ServiceSpec};
@@ -30,16 +30,19 @@ pub(super) fn is_final(spec: &ServiceSpec, exit: Exit) -> bool {
 }
 
 impl Machine {
-    /// Accounts for the unplanned end of a run and says what follows it.
-    pub(super) fn judge_exit(&mut self, id: ServiceId, exit: Exit, ran: Millis, at: Time) -> After {
+    /// Accounts for the unplanned end of a run, which was ready for the first time so long before, and says what
+    /// follows it.
+    pub(super) fn judge_exit(&mut self, id: ServiceId, exit: Exit, lasted: Millis, at: Time) -> After {
         let spec = self.at(id).spec.clone();
         let failed = !succeeded(&spec, exit);
         let oneshot = spec.oneshot.is_some();
-        if if oneshot { !failed } else { ran >= spec.backoff.reset_after } {
+        if if oneshot { !failed } else { lasted >= spec.backoff.reset_after } {
             self.stable(id);
         }
         self.ended_by_itself(id);
-        let looping = failed && self.count_failure(id, at);
+        // Whose dependency is away has not failed by itself; it is started again once that is back.
+        let excused = self.at(id).edges.needs.iter().any(|to| !self.at(*to).face.up);
+        let looping = failed && !excused && self.count_failure(id, at);
         let (kind, why) = match exit {
             Exit::Oom => (IncidentKind::Oom, Machine::oom_sentence(self.at(id))),
             Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown => (IncidentKind::Exit, words::ended(exit)),
@@ -69,10 +72,22 @@ impl Machine {
 
     /// Accounts for a launch that came to nothing and says what follows it.
     pub(super) fn judge_launch(&mut self, id: ServiceId, why: &str, transient: bool) -> After {
+        let message = format!("{} did not start: {why}", self.at(id).name);
+        self.judge_failure(id, Because::Launch(why.into()), message, transient)
+    }
+
+    /// The same for any failure other than the end of a run; `message` is for those who wait for a start.
+    pub(super) fn judge_failure(
+        &mut self,
+        id: ServiceId,
+        because: Because,
+        message: String,
+        transient: bool,
+    ) -> After {
         let looping = !transient && self.count_failure(id, self.now);
         let svc = self.at_mut(id);
-        svc.rec.because = Because::Launch(why.into());
-        self.note_incident(id, IncidentKind::LaunchFailed, &format!("did not start: {why}"), None, self.now);
+        svc.rec.because = because;
+        self.note_failure(id);
         let svc = self.at_mut(id);
         let after = match svc.spec.restart {
             // The host was short of something; the service had no chance yet.
@@ -81,33 +96,10 @@ impl Machine {
             Restart::Always | Restart::OnFailure if looping => After::Failed { retry: true },
             Restart::Always | Restart::OnFailure => After::Backoff,
         };
-        let outcome = Outcome::Failed(format!("{} did not start: {why}", svc.name));
         self.touch(id);
         self.announce_loop(id, after);
-        self.answer(id, Asked::Up, &outcome);
-        after
-    }
-
-    /// A run of a oneshot has taken too long: it is stopped, and has failed.
-    pub(super) fn overdue(&mut self, id: ServiceId) {
-        let Some(limit) = self.at(id).timeout() else { return };
-        let Some(live) = self.at(id).rec.state.live().cloned() else { return };
-        let why = format!("it took longer than its timeout of {limit}");
-        let message = format!("{}: {why}, and is stopped", self.at(id).name);
-        let looping = self.count_failure(id, self.now);
-        self.at_mut(id).rec.because = Because::Launch(why.clone());
-        self.note_incident(id, IncidentKind::Timeout, &format!("failed: {why}"), None, self.now);
-        let after = match self.at(id).spec.restart {
-            Restart::Never => After::Failed { retry: false },
-            Restart::Always | Restart::OnFailure if looping => After::Failed { retry: true },
-            Restart::Always | Restart::OnFailure => After::Backoff,
-        };
-        self.notice(id, NoticeKind::State, message.clone(), Some(live.run));
-        self.announce_loop(id, after);
         self.answer(id, Asked::Up, &Outcome::Failed(message));
-        let kill_at = self.now + self.stop_timeout(id);
-        self.set(id, State::Stopping { live, phase: Phase::Launching, kill_at, after });
-        self.ask_to_end(id);
+        after
     }
 
     /// True where that makes a crash loop.

@@ -1,6 +1,6 @@
 //! What the machine hears and what it wants done. Facts and wishes are different types.
 
-use crate::plan::{Exit, Generation, Job, Millis, Name, Plan, RunId};
+use crate::plan::{Exit, Generation, Job, Millis, Name, Plan, Probe, RunId, Told, Verdict, Which};
 use serde::{Deserialize, Serialize};
 use std::{ops, sync::Arc};
 
@@ -62,6 +62,10 @@ pub enum Fact {
     Measured { run: RunId, reading: Reading },
     /// The run is held to other resources; `why` is empty on success and a sentence otherwise.
     Adjusted { run: RunId, why: String },
+    /// What the run has told of itself.
+    Told { run: RunId, told: Told },
+    /// What has come of the probe of this number, as it was asked for by `Effect::Probe`.
+    Probed { run: RunId, which: Which, number: u64, verdict: Verdict },
 }
 
 /// What a run uses; what could not be found out is `None`.
@@ -123,6 +127,15 @@ pub enum Effect {
     Listen { run: RunId, above: u64 },
     /// Hold a live run to the resources that its service has in this plan.
     Adjust { service: ServiceId, run: RunId, generation: Generation },
+    /// Ask whether a live run is ready, or alive; `generation` is the plan that says so. Answered by `Fact::Probed`.
+    Probe {
+        service: ServiceId,
+        run: RunId,
+        generation: Generation,
+        which: Which,
+        number: u64,
+        probe: Arc<Probe>,
+    },
     /// The run is over and accounted for: drain its output, then the keeper may forget it.
     Release { run: RunId },
     /// The answer to a wish; exactly one per ticket that was not forgotten.
@@ -177,8 +190,12 @@ pub enum NoticeKind {
     Oom,
     /// A service used more than its watch allows.
     Watch,
-    /// A run could not be launched.
+    /// A run could not be launched, or was not ready in time.
     LaunchFailed,
+    /// A run is ready, or is not any more.
+    Ready,
+    /// A run is not alive, as its service's `live` table says.
+    Unhealthy,
     /// The breaker opened: a crash loop.
     Failed,
     /// The breaker closed again.

@@ -18,6 +18,8 @@ impl Machine {
             Fact::Emptied { run } => self.emptied(run),
             Fact::Measured { run, reading } => self.measured(run, reading),
             Fact::Adjusted { run, why } => self.adjusted(run, why),
+            Fact::Told { run, told } => self.told(run, told),
+            Fact::Probed { run, which, number, verdict } => self.probed(run, which, number, verdict),
             Fact::JobEnded { run, job: Job::Stop, why } => self.stop_command_ended(run, &why),
             Fact::JobEnded { run, job: Job::Reload, why } => self.reload_command_ended(run, &why),
         }
@@ -26,8 +28,6 @@ impl Machine {
     fn started(&mut self, run: RunId, pid: u32, at: Time) {
         let Some(&id) = self.runs.get(&run) else { return };
         let svc = self.at_mut(id);
-        let clean = svc.rec.failures == 0 && svc.rec.attempts == 0 && svc.rec.breaker.is_clean();
-        let reset_after = svc.spec.backoff.reset_after;
         let Some(live) = svc.rec.state.live_mut() else { return };
         if live.pid.is_some() {
             return;
@@ -36,14 +36,7 @@ impl Machine {
         let live = live.clone();
         self.touch(id);
         match &self.at(id).rec.state {
-            State::Starting { .. } => {
-                // A oneshot has lasted when it has succeeded; what it may be is late.
-                let stable_at = match self.at(id).spec.oneshot {
-                    Some(_) => self.at(id).timeout().map(|limit| at + limit),
-                    None => (!clean).then_some(at + reset_after),
-                };
-                self.set(id, State::Running { live, stable_at });
-            }
+            State::Starting { .. } => self.runs_now(id, live, at),
             State::Stopping { phase: Phase::Launching, .. } => self.ask_to_end(id),
             State::Stopping { phase: Phase::Command, .. }
             | State::Stopping { phase: Phase::Main, .. }
@@ -96,8 +89,9 @@ impl Machine {
         live.dead = true;
         let left = leftovers && !live.empty;
         let ran = live.started.map_or(Millis(0), |t| at.since(t));
+        let lasted = live.first_ready.map_or(Millis(0), |t| at.since(t));
         let live = live.clone();
-        if ran >= self.at(id).spec.backoff.reset_after {
+        if lasted >= self.at(id).spec.backoff.reset_after {
             self.at_mut(id).rec.good = Some(live.generation);
         }
         self.record_exit(id, LastExit { exit, at, run, ran });
@@ -113,7 +107,7 @@ impl Machine {
             State::Starting { .. } | State::Running { .. } => {
                 let after = match svc.face.held {
                     true => self.planned(id, exit, at),
-                    false => self.judge_exit(id, exit, ran, at),
+                    false => self.judge_exit(id, exit, lasted, at),
                 };
                 match left {
                     true => self.sweep(id, live, self.now + self.stop_timeout(id), after),

@@ -6,7 +6,8 @@ use super::{
     Machine, ServiceId, Time,
     ending::is_final,
     event::Effect,
-    service::{Service, State},
+    probe::Seen,
+    service::{Because, Service, State},
     words,
 };
 use crate::plan::{Exit, Generation, Millis, Name, Restart, RunId, unit::size_text};
@@ -26,6 +27,10 @@ pub enum IncidentKind {
     Watch,
     /// It was stopped because it took longer than a oneshot may.
     Timeout,
+    /// It was stopped because it was not ready in time.
+    NotReady,
+    /// It was stopped because its `live` probe failed.
+    Unhealthy,
 }
 
 /// One unplanned end of a run.
@@ -53,6 +58,9 @@ pub struct Incident {
     pub memory_max: Option<u64>,
     /// What it depends on, as that was.
     pub dependencies: Vec<Dependency>,
+    /// How its probes were answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probed>,
     /// What follows; decided once nothing of the run is left.
     #[serde(default)]
     pub next: Next,
@@ -67,6 +75,14 @@ pub struct Dependency {
     /// Name of its state.
     pub state: String,
     pub ready: bool,
+}
+
+/// Answers of one probe, oldest first, those that were alike together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// `ready` or `live`.
+    pub probe: String,
+    pub seen: Vec<Seen>,
 }
 
 /// What happens next.
@@ -118,10 +134,37 @@ impl Machine {
             good: svc.rec.good,
             memory_max: live.resources.memory_max,
             dependencies,
+            probes: ["ready", "live"]
+                .into_iter()
+                .zip(&svc.probing)
+                .filter_map(|(probe, probing)| {
+                    let seen: Vec<Seen> = probing.probed()?.seen.iter().cloned().collect();
+                    Some(Probed { probe: probe.into(), seen })
+                })
+                .collect(),
             next: Next::default(),
         };
         self.at_mut(id).rec.incident = Some(Box::new(incident));
         self.touch(id);
+    }
+
+    /// Writes down a failure that is not the end of a run, of the service that says why in `because`.
+    pub(super) fn note_failure(&mut self, id: ServiceId) {
+        let svc = self.at(id);
+        let was_ready = svc.rec.state.live().is_some_and(|live| live.first_ready.is_some());
+        let (kind, why) = if let Because::Launch(why) = &svc.rec.because {
+            (IncidentKind::LaunchFailed, format!("did not start: {why}"))
+        } else if let Because::Unfit(why) = &svc.rec.because {
+            let kind = match svc.spec.oneshot {
+                Some(_) => IncidentKind::Timeout,
+                None if was_ready => IncidentKind::Unhealthy,
+                None => IncidentKind::NotReady,
+            };
+            (kind, why.clone())
+        } else {
+            return;
+        };
+        self.note_incident(id, kind, &why, None, self.now);
     }
 
     /// What an end says of memory that ran out: with the limit, where there is one.

@@ -3,9 +3,9 @@
 //! [`Machine::step`] takes what happened or is wanted and gives back what is to be done; between calls only
 //! [`Machine::next_deadline`] matters. What a service is and how it moves is told in `service.rs`. The rest:
 //! `facts` and `wishes` (the two kinds of news), `settle` (who may launch, who must stop), `stop` (how a run
-//! is ended), `ending` (what an end means), `incident` (what is kept
-//! of one that nobody asked for), `shutdown`, `apply`, `watch` (who uses too much), `save` (and
-//! restore), `view` and `words`.
+//! is ended), `ending` (what an end means), `incident` (what is kept of one that nobody asked for), `shutdown`,
+//! `apply`, `watch` (who uses too much), `ready` and `probe` (who works, and whom to ask), `save` (and restore),
+//! `view` and `words`.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -18,6 +18,8 @@ pub mod event;
 mod facts;
 mod graph;
 mod incident;
+mod probe;
+mod ready;
 mod rng;
 mod save;
 mod service;
@@ -34,11 +36,12 @@ mod wishes;
 mod words;
 
 pub use event::{Effect, Event, Fact, Notice, NoticeKind, Outcome, Reading, ServiceId, Ticket, Time, Wish};
-pub use incident::{Dependency, Incident, IncidentKind, Next};
+pub use incident::{Dependency, Incident, IncidentKind, Next, Probed as ProbedThen};
+pub use probe::Seen;
 pub use service::{Desired, LastExit, StateKind};
-pub use view::View;
+pub use view::{Probed, View};
 
-use crate::plan::{Generation, Name, Plan, RunId};
+use crate::plan::{Generation, Name, Plan, RunId, Which};
 use service::{Record, Service, State, Want};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -63,6 +66,10 @@ pub struct Machine {
     deadlines: BTreeSet<(Time, ServiceId)>,
     /// When the next reading of a watched service is due.
     readings: BTreeSet<(Time, ServiceId)>,
+    /// When the next probe is due, or the answer to one is overdue.
+    probes: BTreeSet<(Time, ServiceId, Which)>,
+    /// The number of the next probe.
+    next_probe: u64,
     /// Automatic starts lately, host-wide.
     spent: window::Window,
     rng: rng::Rng,
@@ -111,6 +118,9 @@ impl Machine {
             released: Vec::new(),
             deadlines: BTreeSet::new(),
             readings: BTreeSet::new(),
+            probes: BTreeSet::new(),
+            // Not those of an earlier manager: an answer to one of its may still come.
+            next_probe: seed,
             spent: window::Window::default(),
             rng: rng::Rng::new(seed),
             shutdown: None,
@@ -163,6 +173,7 @@ impl Machine {
         if !self.replaying {
             self.fire_due();
             self.read_due();
+            self.probe_due();
         }
         self.finish_step()
     }
@@ -171,7 +182,9 @@ impl Machine {
     pub fn next_deadline(&self) -> Option<Time> {
         let first = self.deadlines.first().map(|(t, _)| *t);
         let shutdown = self.shutdown.as_ref().and_then(shutdown::Shutdown::deadline);
-        [first, shutdown, self.budget_deadline(), self.reading_deadline()].into_iter().flatten().min()
+        let probe = self.probes.first().map(|(t, ..)| *t);
+        let all = [first, shutdown, self.budget_deadline(), self.reading_deadline(), probe];
+        all.into_iter().flatten().min()
     }
 
     /// Services whose visible or saved state changed since the last call; without those that were removed.
@@ -280,6 +293,7 @@ impl Machine {
 
     fn sync_deadline(&mut self, id: ServiceId) {
         self.sync_watch(id);
+        self.sync_probes(id);
         let svc = &mut self.services[id.0 as usize];
         let due = svc.rec.state.deadline();
         if due == svc.deadline {

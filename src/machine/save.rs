@@ -50,6 +50,12 @@ impl Live {
             fingerprint: fingerprint(spec),
             pid: None,
             started: None,
+            ready: false,
+            first_ready: None,
+            reloading: false,
+            leaving: false,
+            status: None,
+            watchdog: None,
             dead: false,
             empty: false,
         }
@@ -122,7 +128,12 @@ impl Machine {
             let differs = comparable && live.fingerprint != fingerprint(&self.at(id).spec);
             self.at_mut(id).replace = differs;
         }
-        let state = record.state.clone();
+        let mut state = record.state.clone();
+        if let (State::Running { live, .. }, None) = (&mut state, &self.at(id).spec.ready) {
+            // Its last manager may have known nothing of readiness.
+            live.first_ready = live.first_ready.or(live.started);
+            live.ready = !live.leaving;
+        }
         self.at_mut(id).told = state.kind();
         self.at_mut(id).rec = Record { state: State::Stopped, ..record };
         self.set(id, state);

@@ -10,7 +10,7 @@
 //! | `stopped` | nothing | it is wanted up |
 //! | `waiting` | nothing | what it needs is ready, a start slot and the host's budget have room: launch |
 //! | `starting` | maybe | the keeper reports the exec, or that there was none |
-//! | `running` | main process | it ends, or is to be ended |
+//! | `running` | main process | it ends, or is to be ended; it is ready or not, and fails if it is not in time |
 //! | `stopping` | something | nothing of the run is left |
 //! | `backoff` | nothing | `until` has come |
 //! | `exited` | nothing | somebody starts it: it ended in a way that is not followed by a restart |
@@ -30,7 +30,8 @@
 pub use super::state::StateKind;
 pub(super) use super::state::{After, Live, Phase, State};
 use super::{
-    Time, breaker::Breaker, event::Ticket, graph::Edges, incident::Incident, watch::Gauge, window::Window,
+    Time, breaker::Breaker, event::Ticket, graph::Edges, incident::Incident, probe::Probing, watch::Gauge,
+    window::Window,
 };
 use crate::plan::{Exit, Generation, Meter, Millis, Name, RunId, ServiceSpec};
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,8 @@ pub(super) enum Because {
     Exit,
     /// It could not be launched: a sentence.
     Launch(String),
+    /// It ran and was of no use: completes "web ...".
+    Unfit(String),
 }
 
 /// `desired`, and whether anybody has said so yet.
@@ -212,6 +215,8 @@ pub(super) struct Service {
     pub(super) reloading: bool,
     /// What its watch shows.
     pub(super) gauge: Gauge,
+    /// What has come of asking it, by [`Which`](crate::plan::Which).
+    pub(super) probing: [Probing; 2],
     pub(super) edges: Edges,
     pub(super) face: Face,
     pub(super) hold: Hold,
@@ -247,6 +252,7 @@ impl Service {
             replace: false,
             reloading: false,
             gauge: Gauge::default(),
+            probing: Default::default(),
             edges: Edges::default(),
             face: Face { held: true, up: false, coming: false, met: false, kind },
             hold: Hold::None,
@@ -275,22 +281,7 @@ impl Service {
         }
     }
 
-    /// Runs and is ready; a oneshot is so once it has succeeded. A readiness check beyond exec belongs here.
-    pub(super) fn ready(&self) -> bool {
-        match self.rec.state.kind() {
-            StateKind::Running => self.spec.oneshot.is_none(),
-            StateKind::Exited => self.spec.oneshot.is_some() && self.has_succeeded(),
-            StateKind::Stopped
-            | StateKind::Waiting
-            | StateKind::Starting
-            | StateKind::Stopping
-            | StateKind::Backoff
-            | StateKind::Failed
-            | StateKind::Stuck => false,
-        }
-    }
-
-    /// Its last run has.
+    /// Its last run has succeeded.
     pub(super) fn has_succeeded(&self) -> bool {
         self.rec.last_exit.is_some_and(|last| super::ending::succeeded(&self.spec, last.exit))
     }
@@ -300,8 +291,28 @@ impl Service {
         self.spec.oneshot.as_ref().is_some_and(|o| o.schedule.is_some())
     }
 
-    /// How long its runs may take.
-    pub(super) fn timeout(&self) -> Option<Millis> {
-        self.spec.oneshot.as_ref().and_then(|o| o.timeout)
+    /// The run of which something is or may be alive.
+    pub(super) fn run(&self) -> Option<RunId> {
+        self.rec.state.live().map(|live| live.run)
+    }
+
+    /// Its main process runs.
+    pub(super) fn runs(&self) -> bool {
+        self.rec.state.kind() == StateKind::Running
+    }
+
+    /// Runs and is ready; a oneshot is so once it has succeeded.
+    pub(super) fn ready(&self) -> bool {
+        match &self.rec.state {
+            State::Running { live, .. } => live.ready,
+            State::Exited => self.spec.oneshot.is_some() && self.has_succeeded(),
+            State::Stopped
+            | State::Waiting { .. }
+            | State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stuck { .. } => false,
+        }
     }
 }

@@ -39,12 +39,10 @@ impl Machine {
             if due > self.now {
                 break;
             }
+            // One that changes nothing must not be met for ever; the next may be due at the same instant.
+            self.deadlines.remove(&(due, id));
+            self.at_mut(id).deadline = None;
             self.fire(id);
-            // A deadline that changed nothing must not be met for ever.
-            if self.at(id).deadline == Some(due) {
-                self.deadlines.remove(&(due, id));
-                self.at_mut(id).deadline = None;
-            }
         }
         self.shutdown_due();
     }
@@ -88,7 +86,7 @@ impl Machine {
             | StateKind::Failed
             | StateKind::Stuck => false,
         };
-        let lost = || svc.edges.bound.iter().any(|to| !self.at(*to).ready());
+        let lost = || svc.edges.bound.iter().any(|to| !self.at(*to).runs());
         if runs && svc.rec.bounce.is_none() && lost() {
             self.at_mut(id).rec.bounce = Some(Bounce::Bound);
             self.touch(id);
@@ -107,8 +105,8 @@ impl Machine {
         let coming = match &svc.rec.state {
             State::Starting { .. } => !held || (svc.wanted() && met),
             State::Waiting { .. } => svc.wanted() && met && (!svc.scheduled() || svc.rec.due),
-            State::Running { .. } if svc.spec.oneshot.is_some() => !held || (svc.wanted() && met),
-            State::Running { .. } => held && svc.wanted() && met,
+            // One that was ready and is not any more may stay so.
+            State::Running { live, .. } => svc.wanted() && met && (held || live.first_ready.is_none()),
             State::Stopping { after, .. } => *after == After::Rest && svc.wanted() && met,
             State::Stopped
             | State::Backoff { .. }

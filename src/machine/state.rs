@@ -1,7 +1,7 @@
 //! The states and what they hold; see `service.rs` for what they mean. Deadlines are in the states.
 
 use super::Time;
-use crate::plan::{Generation, Reload, Resources, RunId, StopSpec};
+use crate::plan::{Generation, Millis, Reload, Resources, RunId, StopSpec};
 use serde::{Deserialize, Serialize};
 
 /// The states by name, without what they hold.
@@ -71,6 +71,24 @@ pub(super) struct Live {
     /// When it was exec'ed.
     #[serde(default)]
     pub(super) started: Option<Time>,
+    /// It is ready now.
+    #[serde(default)]
+    pub(super) ready: bool,
+    /// When it first was; from then on it is to be alive, and its time counts as that of a stable run.
+    #[serde(default)]
+    pub(super) first_ready: Option<Time>,
+    /// What it has told through NOTIFY_SOCKET: that it reloads.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) reloading: bool,
+    /// That it is about to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) leaving: bool,
+    /// How it is, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<String>,
+    /// How often it will tell that it is alive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) watchdog: Option<Millis>,
     /// The main process has ended, and that is recorded.
     #[serde(default)]
     pub(super) dead: bool,
@@ -124,10 +142,13 @@ pub(super) enum State {
         live: Live,
         give_up_at: Time,
     },
-    /// `stable_at`: when earlier failures are forgotten, if there are any.
+    /// `stable_at`: when earlier failures are forgotten, if there are any. `ready_by`: past that it has failed, because
+    /// it is not ready, or has said that it is about to end.
     Running {
         live: Live,
         stable_at: Option<Time>,
+        #[serde(default)]
+        ready_by: Option<Time>,
     },
     /// Past `kill_at` everything gets SIGKILL.
     Stopping {
@@ -169,7 +190,7 @@ impl State {
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             State::Starting { give_up_at, .. } => Some(*give_up_at),
-            State::Running { stable_at, .. } => *stable_at,
+            State::Running { stable_at, ready_by, .. } => stable_at.iter().chain(ready_by).min().copied(),
             State::Stopping { phase: Phase::Killed { stuck_at }, .. } => Some(*stuck_at),
             State::Stopping { kill_at, .. } => Some(*kill_at),
             State::Backoff { until } => Some(*until),

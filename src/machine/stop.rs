@@ -88,7 +88,7 @@ impl Machine {
                 let after = self.judge_launch(id, &why, false);
                 self.kill_live(id, live, self.now + STUCK_AFTER, after);
             }
-            State::Running { .. } if self.at(id).spec.oneshot.is_some() => self.overdue(id),
+            State::Running { ready_by: Some(by), .. } if by <= self.now => self.too_late(id, by),
             State::Running { .. } => self.stable(id),
             State::Stopping { live, phase: Phase::Killed { .. }, after, .. } => self.give_up(id, live, after),
             State::Stopping { .. } => self.kill(id),
@@ -145,7 +145,7 @@ impl Machine {
         if !svc.wanted() {
             return Because::Operator;
         }
-        let down = |to: &&ServiceId| self.at(**to).face.held || !self.at(**to).ready();
+        let down = |to: &&ServiceId| self.at(**to).face.held || !self.at(**to).runs();
         match (svc.rec.bounce, svc.edges.bound.iter().find(down), svc.edges.needs.iter().find(down)) {
             (Some(Bounce::Bound), Some(to), _) => Because::Dependency(self.at(*to).name.clone()),
             (Some(Bounce::Watched(meter)), _, _) => {

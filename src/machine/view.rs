@@ -3,11 +3,12 @@
 use super::{
     Desired, LastExit, Machine, ServiceId, StateKind, Time,
     ending::is_final,
+    probe::Seen,
     service::{Because, Hold, Live, Phase, Service, State},
     words,
 };
 use crate::plan::{Name, Oneshot, Restart, RunId, ServiceSpec, signal::signal_name};
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 /// One service as it is now.
 #[derive(Debug, Clone)]
@@ -34,6 +35,21 @@ pub struct View<'a> {
     /// Failures in a row.
     pub consecutive_failures: u32,
     pub last_exit: Option<LastExit>,
+    /// When the present run was first ready.
+    pub first_ready: Option<Time>,
+    /// How the run is, in its own words.
+    pub status: Option<&'a str>,
+    /// How it answers, by [`Which`](crate::plan::Which); `None` where it is not asked, or has not answered yet.
+    pub probes: [Option<Probed<'a>>; 2],
+}
+
+/// How a run answers one of its probes.
+#[derive(Debug, Clone, Copy)]
+pub struct Probed<'a> {
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last answers, the oldest first; never empty.
+    pub seen: &'a VecDeque<Seen>,
 }
 
 impl Machine {
@@ -55,6 +71,9 @@ impl Machine {
             restarts: svc.rec.restarts,
             consecutive_failures: svc.rec.failures,
             last_exit: svc.rec.last_exit,
+            first_ready: live.and_then(|l| l.first_ready),
+            status: live.and_then(|l| l.status.as_deref()),
+            probes: [0, 1].map(|n| svc.probing[n].probed()),
         }
     }
 
@@ -82,10 +101,11 @@ impl Machine {
             State::Starting { .. } if svc.face.held => "to be stopped once its dependents are".into(),
             State::Starting { .. } => "its command is being launched".into(),
             State::Running { .. } if svc.face.held => "to be stopped once its dependents are".into(),
-            State::Running { live, .. } => {
-                let told = live.refused.clone().or_else(|| svc.gauge.told());
-                told.or_else(|| svc.spec.oneshot.as_ref().map(|_| "it is at work".into())).unwrap_or_default()
-            }
+            State::Running { live, .. } => self
+                .unready(svc, live)
+                .or_else(|| live.refused.clone())
+                .or_else(|| svc.gauge.told())
+                .unwrap_or_default(),
             State::Stopping { live, phase, .. } => {
                 format!("{}; {}", self.because(svc), stage(live, *phase))
             }
@@ -119,7 +139,7 @@ impl Machine {
                 Some(last) => format!("{}{}", words::ended(last.exit), row()),
                 None => "it ended".into(),
             },
-            Because::Launch(why) => format!("{why}{}", row()),
+            Because::Launch(why) | Because::Unfit(why) => format!("{why}{}", row()),
         }
     }
 

@@ -9,6 +9,7 @@ use super::{
     listen::Listener,
     pending::Pending,
     plans::Plans,
+    probing::Prober,
     publish::{Publisher, event},
     schedules::Schedules,
 };
@@ -60,6 +61,7 @@ pub(super) struct Actor {
     /// What the keeper is to be told at the end of this turn; see [`Link::send`].
     outbox: Vec<Vec<Request>>,
     pub(super) listener: Listener,
+    pub(super) prober: Prober,
     /// What watched runs use, as read while effects were performed.
     pub(super) readings: Vec<Fact>,
     /// Services whose view is older than their state.
@@ -83,6 +85,7 @@ impl Actor {
         link: Link,
         logs: Arc<logs::Engine>,
         publisher: Publisher,
+        prober: Prober,
         dossiers: Dossiers,
         schedules: Schedules,
     ) -> Actor {
@@ -102,6 +105,7 @@ impl Actor {
             exiting: None,
             outbox: Vec::new(),
             listener: Listener::default(),
+            prober,
             readings: Vec::new(),
             stale,
             dirty: true,
@@ -195,6 +199,10 @@ impl Actor {
                 self.fact(run, Fact::Measured { run, reading });
             }
             News::Adjusted { run, why } => self.fact(run, Fact::Adjusted { run, why }),
+            News::Told { run, told } => self.fact(run, Fact::Told { run, told }),
+            News::Probed { run, which, number, verdict } => {
+                self.fact(run, Fact::Probed { run, which, number, verdict });
+            }
             News::JobEnded { run, job, why } => self.fact(run, Fact::JobEnded { run, job, why }),
             News::Loaded { generation } => self.loaded(generation, fds),
             News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
@@ -261,6 +269,8 @@ impl Actor {
         self.file_dossier(&mut gone);
         self.hook_over(run);
         self.listener.remove(run);
+        self.prober.forget(run);
+        self.begin_tails_anew(&gone.service);
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
         if !in_use && self.plans.drop_unused(gone.generation) {
@@ -313,9 +323,11 @@ impl Actor {
                     );
                 };
                 self.runs.insert(run, LiveRun::new(name.clone(), generation));
+                self.begin_tail(run, generation);
                 let request = Request::Launch { run, service: name.clone(), generation, entry, call: None };
                 groups.entry(name).or_default().push(request);
             }
+            effect @ Effect::Probe { .. } => self.probe(effect, groups),
             Effect::Listen { run, above } => self.listen(run, above),
             Effect::Measure { run, memory } => self.measure(run, memory),
             Effect::Adjust { service, run, generation } => {
@@ -349,7 +361,7 @@ impl Actor {
         }
     }
 
-    fn to_run(&self, groups: &mut BTreeMap<Name, Vec<Request>>, run: RunId, request: Request) {
+    pub(super) fn to_run(&self, groups: &mut BTreeMap<Name, Vec<Request>>, run: RunId, request: Request) {
         match self.runs.get(&run) {
             Some(live) => groups.entry(live.service.clone()).or_default().push(request),
             None => tracing::error!("run {run} is not held any more; left out: {request:?}"),

@@ -5,7 +5,7 @@ use super::{publish::last_exit, snapshot::wall_of};
 use crate::{
     keeper::protocol,
     logs::{Next, Place, Query, View},
-    machine::{Incident, IncidentKind},
+    machine::{Incident, IncidentKind, ProbedThen, Time},
     plan::{Name, ServiceSpec, Stderr, Stdout},
     wire::{self, why::*},
 };
@@ -258,7 +258,7 @@ impl Kept {
 
 fn dossier(case: Case, changes: &[Change]) -> Dossier {
     let Case { incident, usage, logs, .. } = case;
-    let time = |at: crate::machine::Time| wire::timestamp(wall_of(at.0));
+    let time: fn(Time) -> String = |at| wire::timestamp(wall_of(at.0));
     let ran = incident.started.map_or(0, |started| incident.at.since(started).0);
     let kind = match incident.kind {
         IncidentKind::Exit => "exit",
@@ -266,6 +266,8 @@ fn dossier(case: Case, changes: &[Change]) -> Dossier {
         IncidentKind::LaunchFailed => "launch_failed",
         IncidentKind::Watch => "watch",
         IncidentKind::Timeout => "timeout",
+        IncidentKind::NotReady => "not_ready",
+        IncidentKind::Unhealthy => "unhealthy",
     };
     let good = incident.good.map_or(0, |g| g.0);
     let mut out = Dossier {
@@ -288,6 +290,7 @@ fn dossier(case: Case, changes: &[Change]) -> Dossier {
                 ready: d.ready,
             })
             .collect(),
+        probes: incident.probes.into_iter().flat_map(|p| probed(p, time)).collect(),
         generation: incident.generation.0,
         good_generation: incident.good.map(|g| g.0),
         changes: changes
@@ -308,6 +311,17 @@ fn dossier(case: Case, changes: &[Change]) -> Dossier {
         }
     }
     out
+}
+
+fn probed(p: ProbedThen, time: fn(Time) -> String) -> impl Iterator<Item = Probed> {
+    let probe = p.probe;
+    p.seen.into_iter().map(move |seen| Probed {
+        probe: probe.clone(),
+        since: time(seen.since),
+        last: time(seen.last),
+        times: seen.times,
+        failure: seen.failure,
+    })
 }
 
 fn used_by(used: protocol::Usage, memory_max: Option<u64>) -> Usage {

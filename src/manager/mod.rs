@@ -16,6 +16,7 @@ mod logstream;
 mod measure;
 mod pending;
 mod plans;
+mod probing;
 mod publish;
 mod schedules;
 pub mod snapshot;
@@ -31,7 +32,7 @@ pub use logstream::{LogFormat, LogStream, LogWish, Which};
 use crate::{
     keeper::protocol::{Request, Up},
     logs::{Engine, Housekeeper, Report, Vault},
-    machine::{Event, Machine, Outcome, Time, Wish},
+    machine::{Event, Fact, Machine, Outcome, Time, Wish},
     plan::{DaemonSpec, Millis, RunId},
     sys::{self, timer::Timer},
 };
@@ -123,6 +124,7 @@ impl Manager {
 struct Inputs {
     logs: mpsc::UnboundedReceiver<Report>,
     api: mpsc::Receiver<Ask>,
+    answers: mpsc::UnboundedReceiver<Fact>,
     signals: signal_hook_tokio::Signals,
     timer: AsyncFd<Timer>,
 }
@@ -156,14 +158,16 @@ fn prepare(
     let (asks, from_api) = mpsc::channel(ASKS);
     let handle = Handle::new(asks, publisher.snapshot.subscribe(), publisher.events.clone(), logs.clone())
         .with_dossiers(dossiers.shelf());
+    let (prober, answers) = probing::Prober::new();
     let inputs = Inputs {
         logs: from_logs,
         api: from_api,
+        answers,
         signals: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
         timer: sys::ready::timer(Timer::new()?)?,
     };
     Ok((
-        Actor::new(machine, plans, link, logs, publisher, dossiers, schedules::Schedules::new()?),
+        Actor::new(machine, plans, link, logs, publisher, prober, dossiers, schedules::Schedules::new()?),
         inputs,
         handle,
     ))
@@ -222,6 +226,10 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
                     let Ok(report) = inputs.logs.try_recv() else { break };
                     actor.report(report);
                 }
+            }
+            Some(answer) = inputs.answers.recv() => {
+                let more = std::iter::from_fn(|| inputs.answers.try_recv().ok()).take(BATCH);
+                actor.step_all([answer].into_iter().chain(more).map(Event::Fact));
             }
             heard = actor.listener.heard() => {
                 heard?;

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     keeper::protocol::{Hello, Request, Up},
     logs,
-    machine::{Desired, Machine, Notice, NoticeKind, ServiceId, Time},
-    plan::{Exit, Name, Plan, Resources, RunId, ServiceSpec, Stderr, Stdout, signal::signal_name},
+    machine::{Desired, Machine, Notice, NoticeKind, Probed, ServiceId, Time},
+    plan::{Check, Exit, Name, Plan, Resources, RunId, ServiceSpec, Stderr, Stdout, signal::signal_name},
     sys, wire,
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -69,6 +69,11 @@ impl Publisher {
                 restarts: v.restarts,
                 consecutive_failures: v.consecutive_failures,
                 last_exit: v.last_exit.map(|e| last_exit(e.exit, e.at, e.run.0, e.ran.0)),
+                status_text: v.status.map(str::to_owned),
+                probes: wire::Probes {
+                    ready: spec.ready.as_ref().map(|r| probe(&r.probe.check, v.probes[0])),
+                    live: spec.live.as_ref().map(|l| probe(&l.probe.check, v.probes[1])),
+                },
             },
             started_ms: v.started.map(|t| t.0),
             next_start_ms: v.next_start.map(|t| t.0).or_else(|| {
@@ -116,9 +121,12 @@ impl Publisher {
     pub(super) fn notice(&self, n: Notice, last: Option<wire::LastExit>, state: Option<&str>) {
         match n.kind {
             NoticeKind::Failed | NoticeKind::Stuck => tracing::error!("{}", n.message),
-            NoticeKind::LaunchFailed | NoticeKind::Oom | NoticeKind::Watch => tracing::warn!("{}", n.message),
+            NoticeKind::LaunchFailed | NoticeKind::Oom | NoticeKind::Watch | NoticeKind::Unhealthy => {
+                tracing::warn!("{}", n.message)
+            }
             NoticeKind::Exit
             | NoticeKind::State
+            | NoticeKind::Ready
             | NoticeKind::Recovered
             | NoticeKind::Applied
             | NoticeKind::Shutdown => tracing::info!("{}", n.message),
@@ -217,6 +225,16 @@ fn base(spec: &ServiceSpec, captured: bool) -> wire::Service {
         wants: names(&spec.wants),
         after: names(&spec.after),
         ..Default::default()
+    }
+}
+
+fn probe(check: &Check, probed: Option<Probed<'_>>) -> wire::Probe {
+    let last = probed.and_then(|p| p.seen.back());
+    wire::Probe {
+        kind: check.word().into(),
+        passing: last.map(|seen| seen.failure.is_none()),
+        failures: probed.map_or(0, |p| p.failures),
+        message: last.and_then(|seen| seen.failure.clone()),
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Now {
     pub restarts: u32,
     pub consecutive_failures: u32,
     pub last_exit: Option<wire::LastExit>,
+    pub status_text: Option<String>,
+    pub probes: wire::Probes,
 }
 
 impl View {
@@ -69,6 +71,8 @@ impl View {
             restarts: now.restarts,
             consecutive_failures: now.consecutive_failures,
             last_exit: now.last_exit,
+            status_text: now.status_text,
+            probes: now.probes,
             started_at: self.started_ms.map(|t| wire::timestamp(wall_of(t))),
             ..(*self.base).clone()
         };

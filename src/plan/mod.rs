@@ -13,6 +13,7 @@ pub mod image;
 pub mod logs;
 pub mod name;
 pub mod order;
+pub mod probe;
 pub mod provision;
 pub mod resources;
 pub mod run;
@@ -26,6 +27,7 @@ pub use capability::Capabilities;
 pub use daemon::{ApiSpec, Budget, DaemonSpec, LogLevel, Mode, Principal};
 pub use logs::{HostLogs, Rotate, Share};
 pub use name::Name;
+pub use probe::{Check, Http, Live, LiveAction, Probe, Ready, Target, Told, Verdict, Which};
 pub use provision::{Credentials, Place, Provision, Verify};
 pub use resources::{Meter, Resources, Setting, Watch, WatchAction};
 pub use run::{Exit, Job, RunId};
@@ -33,7 +35,7 @@ pub use sandbox::{ReadOnly, Sandbox, Scheduling, Syscalls};
 pub use schedule::Schedule;
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
-    OnFull, Oneshot, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec,
+    OnFull, Oneshot, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec, Tells,
 };
 pub use unit::Millis;
 

@@ -1,6 +1,8 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Millis, Name, Provision, Resources, Rotate, Sandbox, Schedule, Scheduling, Syscalls, Watch};
+use super::{
+    Live, Millis, Name, Provision, Ready, Resources, Rotate, Sandbox, Schedule, Scheduling, Syscalls, Watch,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -48,6 +50,12 @@ pub struct ServiceSpec {
     /// When what it uses is too much.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
+    /// When a run is ready; `None`: as soon as its command is exec'ed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Ready>,
+    /// How it is seen to be alive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
     /// What becomes of its output.
     pub logs: LogSpec,
 }
@@ -93,6 +101,26 @@ pub struct Backoff {
     pub jitter_permille: u32,
     /// A run this long forgets earlier failures; nothing else automatic does.
     pub reset_after: Millis,
+}
+
+impl Backoff {
+    /// The delay before the `attempt`-th restart in a row (the first is 1), without jitter:
+    /// `delay * factor^(attempt-1)`, at most `max`.
+    pub fn base(&self, attempt: u32) -> Millis {
+        let (mut d, max, factor) = (self.delay.0, self.max.0, self.factor_permille.max(1000));
+        if factor == 1000 || d == 0 {
+            return Millis(d.min(max));
+        }
+        for _ in 1..attempt {
+            if d >= max {
+                break;
+            }
+            // At least one more, so that a tiny delay with a tiny factor still grows.
+            let grown = u128::from(d) * u128::from(factor) / 1000;
+            d = u64::try_from(grown).unwrap_or(u64::MAX).max(d + 1);
+        }
+        Millis(d.min(max))
+    }
 }
 
 /// Opens after `failures` within `within`: state `failed`, one retry every `retry_every`.
@@ -154,6 +182,9 @@ pub struct LaunchSpec {
     /// What is made ready for it, and what is checked.
     #[serde(default, skip_serializing_if = "Provision::is_nothing")]
     pub provision: Provision,
+    /// What it can tell us through.
+    #[serde(default, skip_serializing_if = "Tells::is_nothing")]
+    pub tells: Tells,
     /// Where stdout goes.
     pub stdout: Stdout,
     /// Where stderr goes.
@@ -165,6 +196,25 @@ impl LaunchSpec {
     /// whoever launches it can hold itself to before it is born.
     pub fn is_restricted(&self) -> bool {
         self.no_new_privileges && self.sandbox.syscalls != Syscalls::Off
+    }
+}
+
+/// The ways in which a service can tell how it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tells {
+    /// NOTIFY_SOCKET
+    pub notify: bool,
+    /// WATCHDOG_USEC, here in milliseconds; only with `notify`.
+    pub watchdog: Option<Millis>,
+    /// The descriptor to which it writes a newline once it is ready.
+    pub fd: Option<i32>,
+}
+
+impl Tells {
+    /// None at all.
+    pub fn is_nothing(&self) -> bool {
+        *self == Tells::default()
     }
 }
 

@@ -132,6 +132,18 @@ pub fn kind(fd: BorrowedFd<'_>) -> Result<Kind> {
     })
 }
 
+/// The uid that the file behind a descriptor belongs to.
+pub fn owner(fd: BorrowedFd<'_>) -> Result<u32> {
+    fstat(fd).map(|st| st.st_uid)
+}
+
+/// A copy of a descriptor, close-on-exec, that has this number or a higher one.
+pub fn copy_above(fd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
+    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(number))?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Which file is behind a descriptor, and which state of it: whatever is written to it changes this, as far as its
 /// file system's clock can tell two instants apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,7 @@
 
 use super::{Errno, Result, process::SingleThread};
 use nix::{
+    fcntl::AtFlags,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         socket::{
@@ -11,6 +12,7 @@ use nix::{
         },
         stat::{Mode, umask},
     },
+    unistd::{Gid, Uid, fchownat},
 };
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -53,6 +55,56 @@ pub fn listen(_proof: SingleThread, path: &Path) -> Result<OwnedFd> {
     bound?;
     nix::sys::socket::listen(&listener, Backlog::new(64)?)?;
     Ok(listener)
+}
+
+/// A datagram socket in the folder `dir`, called `name`, which only `owner` and root can send to. Whatever comes has its
+/// sender's credentials with it, by the kernel's word.
+pub fn hear(_proof: SingleThread, dir: BorrowedFd<'_>, name: &str, owner: (u32, u32)) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let ours = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    setsockopt(&ours, sockopt::PassCred, &true)?;
+    // As in `listen`. Through the folder's descriptor, so that it is that folder whatever has become of its path.
+    let before = umask(Mode::from_bits_retain(0o177));
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let bound = UnixAddr::new(path.as_str()).and_then(|at| bind(ours.as_raw_fd(), &at));
+    umask(before);
+    bound?;
+    let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+    fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(ours)
+}
+
+/// What came with a datagram.
+#[derive(Debug)]
+pub struct Heard {
+    pub len: usize,
+    /// It was longer than the buffer, and the rest is gone.
+    pub cut: bool,
+    pub fds: Vec<OwnedFd>,
+    /// Of the sender; 0 where it is in another pid namespace.
+    pub pid: i32,
+    pub uid: u32,
+}
+
+/// Receives one datagram of a socket that [`hear`] made. EAGAIN: there is none now.
+pub fn hear_one(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Heard> {
+    let mut control = nix::cmsg_space!([RawFd; FDS_MAX], nix::sys::socket::UnixCredentials);
+    let mut parts = [IoSliceMut::new(buf)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let cut = message.flags.contains(MsgFlags::MSG_TRUNC);
+    let mut heard = Heard { len: message.bytes, cut, fds: Vec::new(), pid: 0, uid: u32::MAX };
+    for c in message.cmsgs()? {
+        match c {
+            // SAFETY: the kernel has just installed these descriptors for us.
+            ControlMessageOwned::ScmRights(list) => {
+                heard.fds.extend(list.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+            ControlMessageOwned::ScmCredentials(who) => (heard.pid, heard.uid) = (who.pid(), who.uid()),
+            _ => {}
+        }
+    }
+    Ok(heard)
 }
 
 /// The next connection; `Ok(None)`: there is none now.

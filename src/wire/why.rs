@@ -26,7 +26,7 @@ pub struct Why {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dossier {
     pub run_id: u64,
-    /// `exit`, `oom`, `launch_failed`, `watch` or `timeout`.
+    /// `exit`, `oom`, `launch_failed`, `watch`, `timeout`, `not_ready` or `unhealthy`.
     pub kind: String,
     /// RFC 3339, UTC.
     pub at: String,
@@ -43,6 +43,9 @@ pub struct Dossier {
     /// `null` where there was no process, or the manager died along with it.
     pub usage: Option<Usage>,
     pub dependencies: Vec<Dependency>,
+    /// How its probes were answered.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub probes: Vec<Probed>,
     /// Number of the configuration that it was launched from.
     pub generation: u64,
     /// Number of the configuration of the last run that lasted, which may be this one; `null`: none has since
@@ -85,6 +88,19 @@ pub struct Dependency {
     pub relation: String,
     pub state: String,
     pub ready: bool,
+}
+
+/// Answers of a probe in a row that were the same.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probed {
+    /// `ready` or `live`.
+    pub probe: String,
+    /// RFC 3339, UTC; when the first and the last of them came.
+    pub since: String,
+    pub last: String,
+    pub times: u64,
+    /// Why they were failures; `null`: they were none.
+    pub failure: Option<String>,
 }
 
 /// One change of its configuration.

@@ -30,6 +30,10 @@ pub struct Odds {
     pub shutdown: u64,
     /// A service uses much.
     pub greedy: u64,
+    /// It answers no, or tells nothing.
+    pub sick: u64,
+    /// It takes long to answer, or to tell.
+    pub sluggish: u64,
 }
 
 impl Odds {
@@ -53,6 +57,8 @@ impl Odds {
             apply: o(200),
             shutdown: o(8),
             greedy: o(1000),
+            sick: o(800),
+            sluggish: o(500),
         }
     }
 
@@ -81,6 +87,8 @@ impl Odds {
             apply: 0,
             shutdown: 0,
             greedy: 0,
+            sick: 0,
+            sluggish: 0,
         }
     }
 }
@@ -93,6 +101,16 @@ pub enum Coming {
     OthersEnd(u64),
     JobEnds(u64, bool),
     Killed(u64),
+    /// It tells something of itself.
+    Tells(u64, Told),
+    /// It answers a probe.
+    Answers(u64, Which, u64, Verdict),
+    /// News of the moment reaches the manager of that number, or nobody.
+    Passing {
+        run: u64,
+        index: usize,
+        manager: u64,
+    },
     /// News reaches the manager of that number, or any.
     News {
         run: u64,
@@ -108,6 +126,9 @@ pub struct Run {
     pub generation: Generation,
     pub stop: StopSpec,
     pub resources: Resources,
+    pub spec: ServiceSpec,
+    /// All that it has told.
+    pub sum: Told,
     pub launching: bool,
     pub main: bool,
     pub others: bool,
@@ -120,6 +141,8 @@ pub struct Run {
     pub released: bool,
     /// All that was told about it, in order.
     pub told: Vec<Fact>,
+    /// What was told once, to a manager that was there.
+    passing: Vec<Fact>,
     next_news: Time,
     emptied: bool,
 }
@@ -184,6 +207,8 @@ impl Kernel {
             generation,
             stop: spec.stop.clone(),
             resources: spec.resources,
+            spec: spec.clone(),
+            sum: Told::default(),
             launching: true,
             main: false,
             others: false,
@@ -195,6 +220,7 @@ impl Kernel {
             killed: false,
             released: false,
             told: vec![],
+            passing: vec![],
             next_news: now,
             emptied: false,
         };
@@ -211,6 +237,72 @@ impl Kernel {
         let cpu_us = rng.chance(900).then_some(now.0 * if rng.chance(odds.greedy) { 1000 } else { 10 });
         let reading = Reading { at: now, memory: Some(memory), cpu_us };
         self.tell(now, rng, odds, manager, run, Fact::Measured { run: RunId(run), reading });
+    }
+
+    /// Asks a service that is well or not; whether it is dead by then does not matter to whoever asks.
+    pub fn probe(
+        &mut self,
+        now: Time,
+        rng: &mut Rng,
+        odds: &Odds,
+        run: u64,
+        which: Which,
+        number: u64,
+        timeout: Millis,
+    ) {
+        let (verdict, ms) = match rng.below(1000) {
+            n if n < odds.sick => (Verdict::Failed("it answered 503".into()), rng.pick(&[0, timeout.0])),
+            n if n < odds.sick + 20 => (Verdict::Unasked("too many open files".into()), 0),
+            _ => (Verdict::Passed, rng.below(timeout.0)),
+        };
+        if !rng.chance(odds.launch_hangs) {
+            self.after(now, ms, Coming::Answers(run, which, number, verdict));
+        }
+    }
+
+    /// What a service tells of itself after its start: that it is ready at last, and that it is alive.
+    fn begin_telling(&mut self, now: Time, rng: &mut Rng, odds: &Odds, run: u64) {
+        let Some(r) = self.runs.get(&run) else { return };
+        let (ready, live) = (r.spec.ready.clone(), r.spec.live.clone());
+        if ready.is_some_and(|ready| !ready.probe.check.is_asked()) && !rng.chance(odds.sick) {
+            let ms = if rng.chance(odds.sluggish) { rng.below(20_000) } else { rng.below(40) };
+            let told = Told { ready: true, status: Some(format!("{ms}")), ..Told::default() };
+            self.after(now, ms, Coming::Tells(run, told));
+        }
+        if live.is_some_and(|live| live.probe.check == Check::Notify) {
+            self.after(now, 1, Coming::Tells(run, Told { alive: true, ..Told::default() }));
+        }
+    }
+
+    fn tells(&mut self, now: Time, rng: &mut Rng, odds: &Odds, manager: u64, run: u64, told: Told) {
+        let Some(r) = self.runs.get_mut(&run).filter(|r| r.main) else { return };
+        r.sum.ready |= told.ready;
+        r.sum.stopping |= told.stopping;
+        if told.alive && !rng.chance(odds.sick) {
+            self.after(now, 9_000, Coming::Tells(run, told.clone()));
+        }
+        if told.ready && rng.chance(odds.sick / 4) {
+            let next = rng.pick(&[
+                Told { stopping: true, ..Told::default() },
+                Told { reloading: true, ..Told::default() },
+                Told { failing: true, ..Told::default() },
+                Told { extend: Some(Millis(700)), ..Told::default() },
+            ]);
+            self.after(now, rng.pick(&[0, 3_000]), Coming::Tells(run, next));
+        }
+        // What passes is not told again: pings, extensions and complaints belong to their moment.
+        let passing = !told.ready && !told.stopping;
+        let fact = Fact::Told { run: RunId(run), told };
+        match passing {
+            true => {
+                let r = self.runs.get_mut(&run).unwrap();
+                let at = r.next_news.max(now);
+                r.passing.push(fact);
+                let index = r.passing.len() - 1;
+                self.at(at, Coming::Passing { run, index, manager });
+            }
+            false => self.tell(now, rng, odds, manager, run, fact),
+        }
     }
 
     pub fn signal_main(&mut self, now: Time, rng: &mut Rng, odds: &Odds, run: u64, signal: i32) {
@@ -262,6 +354,18 @@ impl Kernel {
                 return self.runs.get(&run).map(|r| r.told[index].clone());
             }
             Coming::News { .. } => {}
+            Coming::Passing { run, index, manager: to } => {
+                return self.runs.get(&run).filter(|_| to == manager).map(|r| r.passing[index].clone());
+            }
+            Coming::Tells(run, told) => self.tells(now, rng, odds, manager, run, told),
+            Coming::Answers(run, which, number, verdict) => {
+                let again = (run, which, number, verdict.clone());
+                if rng.chance(odds.doubled) {
+                    let later = rng.pick(&[0, 1, 700, 30_000]);
+                    self.after(now, later, Coming::Answers(again.0, again.1, again.2, again.3));
+                }
+                return Some(Fact::Probed { run: RunId(run), which, number, verdict });
+            }
             Coming::LaunchEnds(run) => self.launch_ends(now, rng, odds, manager, run),
             Coming::MainEnds(run) => {
                 let exit = match rng.chance(odds.failure) {
@@ -325,6 +429,7 @@ impl Kernel {
         r.started = Some(now);
         let fact = Fact::Started { run: RunId(run), pid: run as u32 + 1000, at: now };
         self.tell(now, rng, odds, manager, run, fact);
+        self.begin_telling(now, rng, odds, run);
         if rng.chance(odds.short_life) {
             let ms = rng.pick(&[0, 3, 300, 2000, 12_000, 70_000]);
             self.after(now, ms, Coming::MainEnds(run));

@@ -105,7 +105,7 @@ fn a_run_that_takes_too_long_is_stopped_and_has_failed() {
     assert_eq!(acts(&h.pass(4_999)), []);
     assert_eq!(acts(&h.pass(1)), [Effect::Signal { run: RunId(1), signal: 15 }]);
     let e = h.exited(1, 0, false);
-    assert_eq!(incidents(&e), ["slow failed: it took longer than its timeout of 5s"]);
+    assert_eq!(incidents(&e), ["slow took longer than its timeout of 5s"]);
     assert_eq!((h.state("slow"), h.view("slow").consecutive_failures), (StateKind::Backoff, 1));
 }
 

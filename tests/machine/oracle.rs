@@ -4,7 +4,7 @@
 use super::kernel::Kernel;
 use keepd::{
     machine::{Desired, Effect, Fact, Incident, Machine, NoticeKind, ServiceId, StateKind, Time, View},
-    plan::{Budget, Job, Millis, Name, Plan, Restart, RunId, ServiceSpec},
+    plan::{Budget, Job, Millis, Name, Plan, Restart, RunId, ServiceSpec, Which},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +56,10 @@ pub struct Oracle {
     /// Runs that were taken over without a saved state.
     claimed: BTreeSet<RunId>,
     shutting: bool,
+    /// Runs that were declared to be of no use.
+    unfit: BTreeSet<RunId>,
+    /// Questions that have no answer yet, and how long that may take.
+    asked: BTreeMap<(RunId, Which), Time>,
 }
 
 fn needs(spec: &ServiceSpec) -> impl Iterator<Item = &Name> {
@@ -192,6 +196,7 @@ impl Oracle {
 
     /// There is no manager for so long.
     pub fn nobody_for(&mut self, ms: u64) {
+        self.asked.clear();
         for past in self.past.values_mut() {
             past.down.0 += ms + 10_000;
         }
@@ -229,13 +234,18 @@ impl Oracle {
                     (keepd::plan::ExitMatch::Code(a), keepd::plan::Exit::Code(b)) => a == b,
                     _ => false,
                 });
-                (*run, Some(!success), *at, v.started.map(|t| at.since(t)))
+                (*run, Some(!success), *at, v.first_ready.map(|t| at.since(t)))
             }
             Fact::LaunchFailed { run, transient, .. } => (*run, (!transient).then_some(true), now, None),
             Fact::Started { run, .. } => {
                 self.heard.insert(*run);
                 return;
             }
+            Fact::Probed { run, which, .. } => {
+                self.asked.remove(&(*run, *which));
+                return;
+            }
+            Fact::Told { .. } => return,
             Fact::Emptied { .. } | Fact::JobEnded { .. } | Fact::Adjusted { .. } | Fact::Measured { .. } => {
                 return;
             }
@@ -249,7 +259,13 @@ impl Oracle {
             return;
         }
         let spec = v.spec.clone();
-        let seemed = v.started.map(|t| now.since(t));
+        let seemed = v.first_ready.map(|t| now.since(t));
+        let alone = needs(&spec).all(|to| {
+            machine.id(to.as_str()).is_some_and(|id| {
+                let d = machine.view(id);
+                d.ready && d.reason.is_empty()
+            })
+        });
         let past = self.of(&spec.name);
         if seemed.is_some_and(|r| r >= spec.backoff.reset_after) {
             // News of the end came so late that the run may have been taken for a stable one.
@@ -269,7 +285,13 @@ impl Oracle {
         past.attempts += 1;
         past.ended = (!past.touched).then_some(at);
         if failed == Some(true) {
+            let before = (self.of(&spec.name).failures.clone(), self.of(&spec.name).open);
             self.failure(&spec, at);
+            if !alone {
+                // What it needs was away: that may have been no failure.
+                let past = self.of(&spec.name);
+                (past.failures, past.open) = before;
+            }
         }
     }
 
@@ -297,6 +319,33 @@ impl Oracle {
         }
     }
 
+    /// A run is ended because it is of no use: that is a failure, and not of one that was not given its time.
+    fn unfit(&mut self, machine: &Machine, kernel: &Kernel, name: &Name, run: RunId, now: Time) {
+        let spec = machine.view(machine.id(name.as_str()).unwrap()).spec.clone();
+        let r = &kernel.runs[&run.0];
+        let ran = now.since(r.started.expect("of no use before it was started"));
+        // A plan may have changed it before it was started.
+        let given = r.spec.ready.iter().chain(&spec.ready).map(|ready| ready.within).min();
+        let was_ready =
+            given.is_none() || machine.view(machine.id(name.as_str()).unwrap()).first_ready.is_some();
+        let leaving = r.sum.stopping;
+        assert!(
+            was_ready || leaving || given.is_some_and(|within| ran >= within) || self.resync,
+            "{name} was given {ran} to become ready"
+        );
+        let first = self.unfit.insert(run);
+        assert!(first || self.claimed.contains(&run), "{name} is ended twice");
+        let since = machine.view(machine.id(name.as_str()).unwrap()).first_ready;
+        let past = self.of(name);
+        if since.is_some_and(|t| now.since(t) >= spec.backoff.reset_after) {
+            (past.attempts, past.open) = (0, false);
+            past.failures.clear();
+        }
+        past.attempts += 1;
+        past.ended = (!past.touched).then_some(now);
+        self.failure(&spec, now);
+    }
+
     /// What one effect may be.
     pub fn effect(&mut self, machine: &Machine, kernel: &Kernel, effect: &Effect, now: Time) {
         match effect {
@@ -321,6 +370,11 @@ impl Oracle {
                 );
             }
             Effect::Adjust { run, .. } => self.live_run(kernel, *run),
+            Effect::Probe { run, which, probe, .. } => {
+                self.live_run(kernel, *run);
+                let under_way = self.asked.insert((*run, *which), now + probe.timeout);
+                assert!(under_way.is_none_or(|until| until <= now), "{run} is asked twice at a time");
+            }
             Effect::SignalTree { run, .. } => {
                 self.live_run(kernel, *run);
                 assert!(
@@ -353,6 +407,10 @@ impl Oracle {
                 assert!(self.launched[&run] + Millis::secs(60) <= now);
                 let id = machine.run_owner(run).expect("a launch of nobody");
                 self.failure(&machine.view(id).spec.clone(), now);
+            }
+            Effect::Emit(n) if n.message.ends_with("; it is stopped") => {
+                let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
+                self.unfit(machine, kernel, &name, run, now);
             }
             Effect::Emit(n) if n.kind == NoticeKind::Failed => {
                 let name = n.service.clone().unwrap();
@@ -392,7 +450,7 @@ impl Oracle {
     fn may_stop(&mut self, machine: &Machine, run: RunId) {
         let id = machine.run_owner(run).expect("a signal to a run of nobody");
         let name = machine.view(id).name.clone();
-        if self.of(&name).stopping.is_some_and(|(old, _)| old == run) {
+        if self.unfit.contains(&run) || self.of(&name).stopping.is_some_and(|(old, _)| old == run) {
             // The stop had begun; a new plan may have brought dependents since.
             return;
         }
@@ -440,6 +498,7 @@ impl Oracle {
         for to in needs(&spec) {
             let d = machine.view(machine.id(to.as_str()).unwrap());
             assert_eq!(d.state, StateKind::Running, "{name} is launched without {to}: {}", d.reason);
+            assert!(d.ready, "{name} is launched before {to} is ready: {}", d.reason);
         }
         for to in spec.after.iter().chain(&spec.wants) {
             let d = machine.view(machine.id(to.as_str()).unwrap());
@@ -463,7 +522,7 @@ impl Oracle {
         let running = |n: &Name| {
             machine.id(n.as_str()).is_some_and(|id| {
                 let d = machine.view(id);
-                d.state == StateKind::Running && d.reason.is_empty()
+                d.ready && d.reason.is_empty()
             })
         };
         v.desired == Desired::Up && needs(v.spec).all(running)
@@ -570,7 +629,7 @@ impl Oracle {
                 assert!(!could || slot || budget, "{name} waits for nothing: {}", v.reason);
             }
             StateKind::Running => {
-                assert!(v.ready && v.started.is_some(), "{v:?}");
+                assert!(v.started.is_some() && (v.ready || !v.reason.is_empty()), "{v:?}");
                 if v.reason.is_empty() && !self.replaying {
                     self.check_bound(machine, v);
                 }
@@ -618,7 +677,8 @@ impl Oracle {
             (StateKind::Stopping, Some(run), Some((old, since))) if run == old => {
                 // Nobody can act while the manager is dead, and what a new one kills gets its ten seconds.
                 let dead = past.down.0;
-                let limit = timeout.0 + 11_000 + 40 + 2 * dead;
+                // A service may ask for 700 ms more.
+                let limit = timeout.0 + 11_700 + 40 + 2 * dead;
                 let claimed = self.claimed.contains(&run);
                 assert!(
                     claimed || now.since(since).0 <= limit,
@@ -634,8 +694,7 @@ impl Oracle {
     /// At the end of a healed world: somebody that it needs is down for a reason that only people can change.
     pub fn check_waits_for_good(&self, machine: &Machine, id: ServiceId) {
         let v = machine.view(id);
-        let down =
-            needs(v.spec).any(|n| machine.view(machine.id(n.as_str()).unwrap()).state != StateKind::Running);
+        let down = needs(v.spec).any(|n| !machine.view(machine.id(n.as_str()).unwrap()).ready);
         assert!(down, "{} waits for ever: {}", v.name, v.reason);
     }
 }

@@ -64,11 +64,14 @@ pub fn service(name: &str) -> ServiceSpec {
             sandbox: Default::default(),
             scheduling: Default::default(),
             provision: Default::default(),
+            tells: Default::default(),
             stdout: Stdout::Capture,
             stderr: Stderr::Merge,
         },
         resources: Default::default(),
         watch: None,
+        ready: None,
+        live: None,
         logs: LogSpec {
             dir: format!("/var/log/keepd/{name}").into(),
             max_size: 1,
@@ -133,6 +136,15 @@ pub fn random(rng: &mut Rng, most: u64) -> Arc<Plan> {
     Arc::new(plan)
 }
 
+pub fn tcp() -> Check {
+    Check::Tcp(vec!["127.0.0.1:1".parse().unwrap()])
+}
+
+/// Half of the interval for an answer.
+pub fn probe(check: Check, interval: u64, failures: u32, successes: u32) -> Arc<Probe> {
+    Arc::new(Probe { check, interval: Millis(interval), timeout: Millis(interval / 2), failures, successes })
+}
+
 fn random_service(rng: &mut Rng, name: &str, earlier: &[&str], density: u64) -> ServiceSpec {
     let mut s = service(name);
     for to in earlier {
@@ -167,6 +179,17 @@ fn random_service(rng: &mut Rng, name: &str, earlier: &[&str], density: u64) -> 
             lasting: Millis::secs(rng.pick(&[60, 120])),
             action: rng.pick(&[WatchAction::Alert, WatchAction::Restart]),
         });
+    }
+    if rng.chance(350) {
+        let check = rng.pick(&[Check::Notify, Check::Fd(3), tcp(), Check::Log("up".into())]);
+        let within = Millis(if check.is_asked() { 100_000 } else { rng.pick(&[50, 5_000, 100_000]) });
+        let interval = rng.pick(&[20_000, 40_000]);
+        s.ready = Some(Ready { probe: probe(check, interval, rng.pick(&[1, 3]), rng.pick(&[1, 2])), within });
+    }
+    if rng.chance(200) {
+        let check = rng.pick(&[Check::Notify, tcp()]);
+        let action = rng.pick(&[LiveAction::Restart, LiveAction::Restart, LiveAction::Alert]);
+        s.live = Some(Live { probe: probe(check, 20_000, rng.pick(&[1, 3]), 1), action });
     }
     if rng.chance(300) {
         s.stop.command = vec!["/bin/stop".into()];

@@ -44,8 +44,19 @@ enum Move {
 }
 
 /// Keys of a saved state that hold instants.
-const INSTANTS: [&str; 9] =
-    ["until", "give_up_at", "stable_at", "kill_at", "stuck_at", "retry_at", "started", "recent", "at"];
+const INSTANTS: [&str; 11] = [
+    "first_ready",
+    "ready_by",
+    "until",
+    "give_up_at",
+    "stable_at",
+    "kill_at",
+    "stuck_at",
+    "retry_at",
+    "started",
+    "recent",
+    "at",
+];
 /// Keys that change nothing about what comes next.
 const HISTORY: [&str; 6] = ["last_exit", "spent", "restarts", "fingerprint", "pid", "generation"];
 
@@ -192,7 +203,7 @@ impl Node {
             Fact::Exited { leftovers, .. } => (r.main, r.others) = (false, *leftovers),
             Fact::Emptied { .. } => (r.others, r.job) = (false, false),
             Fact::JobEnded { .. } => r.job = false,
-            Fact::Adjusted { .. } | Fact::Measured { .. } => {}
+            Fact::Adjusted { .. } | Fact::Measured { .. } | Fact::Probed { .. } | Fact::Told { .. } => {}
         }
     }
 
@@ -221,8 +232,11 @@ impl Node {
                     assert!(self.runs.values().all(|r| left_behind.iter().any(|n| n.as_str() == r.name)));
                     self.exited = true;
                 }
-                Effect::Measure { .. } | Effect::Listen { .. } | Effect::Adjust { .. } => {
-                    panic!("nothing here is watched or changes")
+                Effect::Probe { .. }
+                | Effect::Measure { .. }
+                | Effect::Listen { .. }
+                | Effect::Adjust { .. } => {
+                    panic!("nothing here is asked, watched or changes")
                 }
                 Effect::Reply { .. } | Effect::Emit(_) | Effect::Explain { .. } | Effect::Removed { .. } => {}
             }

@@ -270,9 +270,9 @@ impl World {
         let mut rest = vec![];
         for effect in effects {
             let owner = match &effect {
-                Effect::Launch { service, .. } | Effect::Adjust { service, .. } => {
-                    Some(self.machine.view(*service).name.clone())
-                }
+                Effect::Launch { service, .. }
+                | Effect::Adjust { service, .. }
+                | Effect::Probe { service, .. } => Some(self.machine.view(*service).name.clone()),
                 Effect::RunJob { run, .. }
                 | Effect::Signal { run, .. }
                 | Effect::SignalTree { run, .. }
@@ -352,6 +352,9 @@ impl World {
                 let spec =
                     self.plans[&generation].find(name.as_str()).expect("adjusted to a plan without it");
                 self.kernel.runs.get_mut(&run.0).unwrap().resources = spec.resources;
+            }
+            Effect::Probe { run, which, number, probe, .. } => {
+                self.kernel.probe(now, rng, odds, run.0, which, number, probe.timeout);
             }
             Effect::Measure { run, .. } => self.kernel.measure(now, rng, odds, self.manager, run.0),
             Effect::Listen { run, above } => {
@@ -487,6 +490,7 @@ impl World {
         for id in self.machine.ids() {
             let view = self.machine.view(id);
             if view.state == StateKind::Running {
+                assert!(view.ready, "{} never became ready: {}", view.name, view.reason);
                 let held = self.kernel.runs[&view.run.unwrap().0].resources;
                 assert_eq!(held, view.spec.resources, "{} is not held to its resources", view.name);
             }
@@ -515,6 +519,8 @@ pub fn run_of(fact: &Fact) -> RunId {
         | Fact::Emptied { run }
         | Fact::Measured { run, .. }
         | Fact::Adjusted { run, .. }
+        | Fact::Told { run, .. }
+        | Fact::Probed { run, .. }
         | Fact::JobEnded { run, .. } => *run,
     }
 }
