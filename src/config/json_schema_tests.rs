@@ -302,7 +302,6 @@ fn slips_are_seen_by_the_schema() {
         "resources.nice = 20",
         "backoff.jitter = 2.0",
         "backoff = 1",
-        "schedule = \"daily\"",
         "resources.cpu-max = \"half\"",
         "resources.memory-max = 1024",
         "logs.forward = [\"mail\"]",
