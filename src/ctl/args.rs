@@ -70,6 +70,9 @@ pub(super) struct StatusArgs {
     /// Services, instances, or patterns such as `web*`
     #[arg(add = ArgValueCandidates::new(complete::services))]
     pub(super) names: Vec<String>,
+    /// Show who depends on whom
+    #[arg(long, conflicts_with = "json")]
+    pub(super) tree: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

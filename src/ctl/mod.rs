@@ -23,6 +23,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tree;
 mod why;
 
 use args::{Cli, Command};

@@ -7,8 +7,9 @@ use super::{
     select::{self, Listed},
     table::{self, Cell},
     text::{Look, bytes, clean, duration, escape, style_of},
+    tree,
 };
-use crate::wire::{LastExit, Service, Status};
+use crate::wire::{LastExit, Probe, Service, Status};
 use anstyle::Style;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -27,6 +28,14 @@ pub(super) async fn run(
     let list = select::list(&mut client).await?;
     let services = select::select(&mut client, &list, &args.names).await?;
     let status = if services.iter().all(|s| s.state == "running") { 0 } else { NOT_RUNNING };
+    if args.tree {
+        let chosen: Vec<String> = match args.names.is_empty() {
+            true => Vec::new(),
+            false => services.iter().map(|s| s.name.to_string()).collect(),
+        };
+        tree::print(out, look, &list, &chosen)?;
+        return Ok(status);
+    }
     match (args.names.as_slice(), services.as_slice()) {
         // A pattern asks for a list, even if one service is all that it matches.
         ([name], [one]) if !select::is_pattern(name) => {
@@ -119,6 +128,10 @@ fn full(out: &mut impl Write, look: Look, s: &Service) -> io::Result<()> {
         let since = s.started_at.as_ref().map(|at| format!(", since {at}")).unwrap_or_default();
         line("process", format!("pid {pid}, run {run}{since}"))?;
     }
+    line("says", s.status_text.clone().unwrap_or_default())?;
+    for (label, probe) in [("ready by", &s.probes.ready), ("alive by", &s.probes.live)] {
+        line(label, probe.as_ref().map(probed).unwrap_or_default())?;
+    }
     line("restarts", format!("{}, {} failures in a row", s.restarts, s.consecutive_failures))?;
     line("next start", s.next_start_in_ms.map(|ms| format!("in {}", duration(ms))).unwrap_or_default())?;
     line("last exit", s.last_exit.as_ref().map(exit).unwrap_or_default())?;
@@ -142,6 +155,16 @@ fn exit(e: &LastExit) -> String {
     };
     let oom = if e.oom { ", out of memory" } else { "" };
     format!("{how}{oom} after {}, at {}, run {}", duration(e.ran_ms), e.at, e.run_id)
+}
+
+/// `http, failing (3 in a row): it answered 503`
+fn probed(p: &Probe) -> String {
+    let how = match (p.passing, p.failures) {
+        (Some(false), n) => format!(", failing ({n} in a row)"),
+        (Some(true), _) => ", passing".into(),
+        (None, _) => String::new(),
+    };
+    format!("{}{how}{}", p.kind, p.message.as_ref().map(|m| format!(": {m}")).unwrap_or_default())
 }
 
 fn usage(s: &Service) -> String {

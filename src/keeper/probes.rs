@@ -24,8 +24,10 @@ use std::{
     rc::Rc,
 };
 
-/// Bytes of the output that are read.
+/// Bytes of the output that are read at a time, and kept of its end.
 const READ: usize = 4096;
+/// So often.
+const READS: usize = 256;
 /// Characters of it that are told.
 const SHOWN: usize = 200;
 
@@ -223,9 +225,16 @@ fn folder(run: &str, number: u64) -> String {
 
 /// The last line of the output, to be put behind a sentence.
 fn said(output: &OwnedFd) -> String {
-    let mut buffer = [0; READ];
-    let len = fd::read(output.as_fd(), &mut buffer).unwrap_or(0);
-    let text = String::from_utf8_lossy(&buffer[..len]);
+    let (mut buffer, mut tail) = ([0; READ], Vec::new());
+    // No more than the pipe holds; whoever still writes is not waited for.
+    for _ in 0..READS {
+        match fd::read(output.as_fd(), &mut buffer) {
+            Ok(len @ 1..) => tail.extend_from_slice(&buffer[..len]),
+            Ok(_) | Err(_) => break,
+        }
+        tail.drain(..tail.len().saturating_sub(READ));
+    }
+    let text = String::from_utf8_lossy(&tail);
     let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("");
     let line: String = line.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
     if line.is_empty() { line } else { format!(": {line}") }

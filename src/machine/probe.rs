@@ -40,8 +40,8 @@ pub(super) struct Probing {
     of: Option<(RunId, Arc<Probe>)>,
     /// Its entry in the machine's probes.
     due: Option<Time>,
-    /// The number of the question that is under way, and when it was due.
-    asked: Option<(u64, Time)>,
+    /// Who was asked the question that is under way, its number, and when it was due.
+    asked: Option<(RunId, u64, Time)>,
     /// That question was another than what is asked now: its answer means nothing.
     outdated: bool,
     /// In a row.
@@ -101,9 +101,7 @@ impl Machine {
     fn begin_probe(&mut self, id: ServiceId, which: Which, of: Option<(RunId, Arc<Probe>)>) {
         let now = self.now;
         let old = &self.at(id).probing[which as usize];
-        if let (Some((run, _)), Some((before, _)), Some(_)) = (&of, &old.of, old.asked)
-            && run == before
-        {
+        if old.asked.is_some_and(|(run, ..)| self.at(id).run() == Some(run)) {
             // It is not asked again before the answer has come.
             let (due, asked) = (old.due, old.asked);
             self.at_mut(id).probing[which as usize] =
@@ -138,6 +136,7 @@ impl Machine {
         while let Some(&(due, id, which)) = self.probes.first().filter(|(due, ..)| *due <= self.now) {
             let probing = &mut self.at_mut(id).probing[which as usize];
             let Some((run, probe)) = probing.of.clone() else {
+                probing.asked = None;
                 self.probe_at(id, which, None);
                 continue;
             };
@@ -159,7 +158,7 @@ impl Machine {
         // One that comes late is not made up for.
         let slot = if self.now.since(due) < probe.interval { due } else { self.now };
         self.probe_at(id, which, Some(self.now + Millis(probe.timeout.0 + OVERDUE.0)));
-        self.at_mut(id).probing[which as usize].asked = Some((number, slot));
+        self.at_mut(id).probing[which as usize].asked = Some((run, number, slot));
         self.out.push(Effect::Probe { service: id, run, generation, which, number, probe });
     }
 
@@ -167,9 +166,9 @@ impl Machine {
     pub(super) fn probed(&mut self, run: RunId, which: Which, number: u64, verdict: Verdict) {
         let Some(&id) = self.runs.get(&run) else { return };
         let probing = &mut self.at_mut(id).probing[which as usize];
-        let Some((_, slot)) = probing.asked.filter(|(asked, _)| *asked == number) else { return };
-        let Some((_, probe)) = probing.of.clone() else { return };
+        let Some((.., slot)) = probing.asked.filter(|(_, asked, _)| *asked == number) else { return };
         probing.asked = None;
+        let Some((_, probe)) = probing.of.clone() else { return self.probe_at(id, which, None) };
         let outdated = std::mem::take(&mut probing.outdated);
         let verdict = if outdated { Verdict::Unasked("it was asked something else".into()) } else { verdict };
         let pause = if matches!(verdict, Verdict::Failed(_)) { probe.timeout } else { probe.interval };

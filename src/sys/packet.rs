@@ -74,6 +74,9 @@ pub fn hear(_proof: SingleThread, dir: BorrowedFd<'_>, name: &str, owner: (u32, 
     Ok(ours)
 }
 
+/// Most descriptors that the kernel sends with one message.
+const SCM_MAX_FD: usize = 253;
+
 /// What came with a datagram.
 #[derive(Debug)]
 pub struct Heard {
@@ -88,7 +91,8 @@ pub struct Heard {
 
 /// Receives one datagram of a socket that [`hear`] made. EAGAIN: there is none now.
 pub fn hear_one(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Heard> {
-    let mut control = nix::cmsg_space!([RawFd; FDS_MAX], nix::sys::socket::UnixCredentials);
+    // Room for as many as the kernel lets anybody send: what did not fit would be hard to find and close.
+    let mut control = nix::cmsg_space!([RawFd; SCM_MAX_FD], nix::sys::socket::UnixCredentials);
     let mut parts = [IoSliceMut::new(buf)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
