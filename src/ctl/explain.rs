@@ -30,9 +30,10 @@ fn one(plan: &Plan, spec: &ServiceSpec, out: &mut impl Write) -> io::Result<()> 
     let order = start_order(plan, spec);
     let names: Vec<&str> = order.iter().map(|n| n.as_str()).collect();
     writeln!(out, "  start order  {}", clean(&names.join(", ")))?;
-    let wait = match &spec.oneshot {
-        Some(_) => "once it has succeeded",
-        None => "as soon as its command is executed",
+    let wait = match (&spec.oneshot, &spec.ready) {
+        (Some(_), _) => "once it has succeeded".into(),
+        (None, Some(ready)) => format!("once its `ready` check says so, within {}", ready.within),
+        (None, None) => "as soon as its command is executed".into(),
     };
     writeln!(out, "  ready        {wait}")?;
     if let Some(schedule) = spec.oneshot.as_ref().and_then(|o| o.schedule.as_ref()) {
