@@ -4,6 +4,7 @@
 
 mod brief;
 pub mod exec;
+pub mod why;
 
 pub use brief::{Brief, BriefLog, Briefs};
 
@@ -245,7 +246,8 @@ pub struct Event {
     pub id: u64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// state, ready, exit, launch_failed, unhealthy, oom, watch, failed, recovered, stuck, applied, shutdown, log, manager
+    /// state, ready, exit, incident, launch_failed, unhealthy, oom, watch, failed, recovered, stuck, applied,
+    /// shutdown, log, log_loss, hook, manager
     pub kind: String,
     /// `null`: the daemon as a whole.
     pub service: Option<String>,
@@ -254,6 +256,22 @@ pub struct Event {
     pub run_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit: Option<LastExit>,
+    /// Of a `state`: the one that it has now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub state: Option<String>,
+    /// Of an `incident`: what happens next.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<why::Next>,
+    /// For a hook: so many more of this kind were folded into this one, within so long.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub folded: Option<Folded>,
+}
+
+/// Events of a service and kind that a hook was not called for one by one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Folded {
+    pub more: u64,
+    pub within_ms: u64,
 }
 
 /// One line of a log, as `GET /v1/logs` gives it.

@@ -123,6 +123,13 @@ fn a_run_that_outgrows_memory_max_dies_whole() {
     assert!(web["reason"].as_str().unwrap().contains("out of memory"), "{web}");
     assert!(!d.log("web").contains("survived"));
     assert!(d.processes_with("781002").is_empty(), "memory.oom.group spares nobody");
+    let dossier = wait_for("the dossier", LATER, || {
+        d.get("/v1/services/web/why")["dossiers"].as_array()?.iter().find(|d| d["kind"] == "oom").cloned()
+    });
+    let (cause, usage) = (dossier["cause"].as_str().unwrap(), &dossier["usage"]);
+    assert!(cause.starts_with("web ran out of memory: its memory-max is "), "{dossier}");
+    assert!(usage["oom_kills"].as_u64().unwrap() >= 1 && usage["memory_max_bytes"].is_u64(), "{usage}");
+    assert!(usage["memory_peak_bytes"].as_u64().unwrap() > 1 << 20, "{usage}");
     let events = d.ctl_ok(&["events"]);
     assert!(events.contains("web ran out of memory: its memory-max is 32MiB"), "{events}");
     d.shutdown();

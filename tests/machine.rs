@@ -29,6 +29,8 @@
 
 #[path = "machine/kernel.rs"]
 mod kernel;
+#[path = "machine/oneshot.rs"]
+mod oneshot;
 #[path = "machine/oracle.rs"]
 mod oracle;
 #[path = "machine/plans.rs"]

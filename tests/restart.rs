@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Daemon, LATER, SOON, holds_for, is_alive, service, signal, wait_for};
+use common::{Daemon, LATER, SOON, Setup, holds_for, is_alive, service, signal, wait_for};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
@@ -189,4 +189,27 @@ fn what_is_bound_to_a_service_restarts_along_with_it() {
     wait_for("the old web to be gone", SOON, || (!is_alive(web)).then_some(()));
     assert_eq!(d.pid("loose"), loose, "`requires` is about starting, not about crashes");
     d.shutdown();
+}
+
+#[test]
+fn check_explains_the_start_order_and_the_timetable_of_restarts() {
+    let web = "requires = [\"db\"]\nafter = [\"setup\"]\nbackoff = { jitter = 0.0 }\n";
+    let services = service("web", "exit 1", web)
+        + &service("db", "exit 1", "restart = \"never\"\n")
+        + &service("setup", "exit 0", "type = \"oneshot\"\nschedule = \"@daily\"\n");
+    let d = Setup { services: &services, ..Setup::default() }.prepare();
+    let config = d.config.display().to_string();
+    let said = d.ctl_ok(&["check", &config, "--explain", "web"]);
+    for line in [
+        "  start order  db, setup, web\n",
+        "  ready        as soon as its command is executed\n",
+        "  restarts     when it fails after 500ms, 1s, 2s, 4s, 8s, 16s, 30s, 30s, ...; opens after 10 failures within \
+         10m, about 2m1.5s if each run fails at once; then one retry every 5m; a run of 1m forgets them\n",
+        "  stop         SIGTERM; after 10s SIGKILL to all of it\n",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(d.ctl_ok(&["check", &config, "--explain", "db"]).contains("  restarts     never\n"));
+    assert!(d.ctl_ok(&["check", &config, "--explain", "setup"]).contains("at `@daily`, local time"));
+    d.ctl_fails(4, &["check", &config, "--explain", "nobody"]);
 }

@@ -93,6 +93,7 @@ async fn call(
             }
             found.pop().map(|s| json(StatusCode::OK, &s)).ok_or_else(|| unknown(handle, name))
         }
+        Call::Why => why(handle, name).await,
         Call::Act(action) => act(handle, name, action, &query).await,
         Call::Signal => act(handle, name, Action::Signal(signal(&body)?), &query).await,
         Call::Logs => logs::one(handle, name, &query).await,
@@ -200,6 +201,14 @@ async fn act(handle: &Handle, name: &str, action: Action, query: &Query) -> Resu
     }
     let status = if wait.is_none() { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok(json(status, &wire::Results { results }))
+}
+
+async fn why(handle: &Handle, name: &str) -> Result<Response<Body>, Refused> {
+    match handle.snapshot().instances(name).as_slice() {
+        [] => Err(unknown(handle, name)),
+        [one] => Ok(json(StatusCode::OK, &handle.why(one).await?)),
+        all => Err(several(name, all.iter().map(|n| n.as_str()))),
+    }
 }
 
 fn signal(body: &[u8]) -> Result<i32, Refused> {

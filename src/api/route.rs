@@ -20,6 +20,7 @@ pub enum Call {
     Status,
     Services,
     Service,
+    Why,
     Act(Action),
     Signal,
     Logs,
@@ -55,6 +56,7 @@ pub const ROUTES: &[Route] = &[
     get("/v1/status", &[], Call::Status),
     get("/v1/services", &["brief"], Call::Services),
     get("/v1/services/{name}", &[], Call::Service),
+    get("/v1/services/{name}/why", &[], Call::Why),
     get(
         "/v1/services/{name}/logs",
         &["lines", "follow", "stream", "since", "until", "grep", "format"],

@@ -6,14 +6,14 @@ use super::{
     depends::{self, Services},
     diagnostic::{At, Problems},
     document::Document,
-    identity, provision,
+    hooks, identity, provision,
     schema::closest,
     service::Service,
     settings::{Layer, Settings},
     source::Source,
     users::Users,
 };
-use crate::plan::Plan;
+use crate::plan::{Mode, Plan};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -45,7 +45,13 @@ pub(super) fn build(
     context.state_dir.clone_from(&daemon.state_dir);
     context.log_dir.clone_from(&daemon.log_dir);
     let services = services(documents, profile, sources, problems);
-    let mut plan = Plan { daemon, services: Vec::new(), warnings: Vec::new() };
+    let own_user = match (options.mode, daemon.manager) {
+        (Mode::User, _) => Some(""),
+        (Mode::System, Some(_)) => settings.text("user").map(|(name, _)| name),
+        (Mode::System, None) => None,
+    };
+    let hooks = hooks::build(documents, own_user, &context, &mut users, problems);
+    let mut plan = Plan { daemon, services: Vec::new(), hooks, warnings: Vec::new() };
     let known = Services::new(services.iter().map(|s| (s.name, s.instances())));
     unknown_overlays(documents, &known, problems);
     let mut graph = BTreeMap::new();

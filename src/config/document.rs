@@ -3,6 +3,7 @@
 
 use super::{
     diagnostic::{At, Problems},
+    hooks::HOOK,
     schema::{Key, Kind, PROFILE, ROOT, SERVICE, suggest},
     settings::{Entry, Layer},
     source::{Source, boundary},
@@ -41,6 +42,7 @@ pub(super) struct Document {
     pub(super) logs: Layer,
     pub(super) defaults: Layer,
     pub(super) services: Vec<Table>,
+    pub(super) hooks: Vec<Table>,
     pub(super) profiles: Vec<Profile>,
 }
 
@@ -91,6 +93,7 @@ impl Walker<'_> {
             let Some(key) = self.find(name, ROOT, "") else { continue };
             match (&key.kind, key.path) {
                 (Kind::Services, _) => doc.services = self.services(raw, "service"),
+                (Kind::Hooks, _) => doc.hooks = self.tables(raw, "hook", HOOK),
                 (Kind::Profiles, _) => self.profiles(raw, &mut doc),
                 (Kind::Table(keys), "daemon") => doc.daemon = self.layer(raw, keys, "daemon"),
                 (Kind::Table(keys), "api") => doc.api = self.layer(raw, keys, "api"),
@@ -196,15 +199,21 @@ impl Walker<'_> {
     }
 
     fn services(&mut self, raw: &Raw<'_>, what: &str) -> Vec<Table> {
+        self.tables(raw, what, SERVICE)
+    }
+
+    /// Tables by name.
+    fn tables(&mut self, raw: &Raw<'_>, what: &str, keys: &'static [Key]) -> Vec<Table> {
         let mut out = Vec::new();
         let Some(table) = self.table(raw, what) else { return out };
         for (name, raw) in table {
             let text = name.get_ref().as_ref();
             if let Err(why) = Name::check(text) {
-                self.error(name.span(), format!("cannot name a service \"{}\": {why}", text.escape_debug()));
+                let kind = if what == "hook" { "hook" } else { "service" };
+                self.error(name.span(), format!("cannot name a {kind} \"{}\": {why}", text.escape_debug()));
                 continue;
             }
-            let layer = self.layer(raw, SERVICE, &format!("{what}.{text}"));
+            let layer = self.layer(raw, keys, &format!("{what}.{text}"));
             out.push(Table { name: text.to_owned(), at: At::new(self.source, name.span()), layer });
         }
         out

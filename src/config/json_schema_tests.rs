@@ -5,6 +5,7 @@
 
 use super::{
     BUILT_IN,
+    hooks::HOOK,
     schema::{Key, Kind, ROOT, SERVICE},
 };
 use crate::plan::{Capabilities, Name};
@@ -95,7 +96,7 @@ fn shape(kind: &Kind) -> Option<Value> {
         }
         Kind::Choice(_, here) => json!({ "enum": here }),
         Kind::Future(_) => return None,
-        Kind::Table(_) | Kind::Services | Kind::Profiles => unreachable!("tables are walked"),
+        Kind::Table(_) | Kind::Services | Kind::Hooks | Kind::Profiles => unreachable!("tables are walked"),
     })
 }
 
@@ -132,6 +133,15 @@ fn table(keys: &'static [Key], section: &Section<'_>, built_in: &toml::Table, do
                 )
             }
             (Kind::Services, _) => services(),
+            (Kind::Hooks, _) => {
+                let section = Section { heading: "[hook.NAME]".into(), defaults: None };
+                let name = format!("^[a-z0-9][a-z0-9._-]{{0,{}}}$", Name::MAX - 1);
+                json!({
+                    "type": "object",
+                    "patternProperties": { name: table(HOOK, &section, built_in, docs) },
+                    "additionalProperties": false,
+                })
+            }
             (Kind::Profiles, _) => {
                 let overlay = json!({
                     "type": "object",
@@ -235,7 +245,7 @@ fn every_key_is_described() {
     // The limits are listed together, and keys of these two tables stand in the row of their table.
     silent.retain(|p| !p.starts_with("service.limits.") && !p.starts_with(".daemon.restart-budget."));
     silent.retain(|p| !p.starts_with("service.verify."));
-    silent.retain(|p| ![".profile", ".service"].contains(&p.as_str()));
+    silent.retain(|p| ![".profile", ".service", ".hook"].contains(&p.as_str()));
     assert!(silent.is_empty(), "{silent:?}");
 }
 
@@ -278,7 +288,7 @@ fn slips_are_seen_by_the_schema() {
         "stop-timeout = \"10 s\"",
         "stop-timeout = \"\"",
         "restart = \"sometimes\"",
-        "type = \"oneshot\"",
+        "type = \"sometimes\"",
         "instances = 0",
         "port = 70000",
         "umask = \"0999\"",
@@ -295,7 +305,6 @@ fn slips_are_seen_by_the_schema() {
         "resources.nice = 20",
         "backoff.jitter = 2.0",
         "backoff = 1",
-        "schedule = \"daily\"",
         "resources.cpu-max = \"half\"",
         "resources.memory-max = 1024",
         "logs.forward = [\"mail\"]",

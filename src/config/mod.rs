@@ -14,6 +14,7 @@ mod diagnostic;
 mod document;
 mod expand;
 mod getent;
+mod hooks;
 mod identity;
 mod lists;
 mod options;

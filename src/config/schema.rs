@@ -76,6 +76,8 @@ pub(super) enum Kind {
     Future(&'static [&'static str]),
     /// `[service.NAME]`, each a table of [`SERVICE`].
     Services,
+    /// `[hook.NAME]`, each a table of [`HOOK`](super::hooks::HOOK).
+    Hooks,
     /// `profile = "P"`, or `[profile.P]` with `defaults` and `service`.
     Profiles,
 }
@@ -98,7 +100,7 @@ pub(super) static ROOT: &[Key] = &[
     key("service", Services),
     key("logs", Table(HOST_LOGS)),
     key("compat", LEAF),
-    key("hook", LEAF),
+    key("hook", Hooks),
 ];
 
 /// `[profile.P]`
@@ -137,7 +139,7 @@ const fn choice(words: &'static [&'static str]) -> Kind {
 pub(super) static SERVICE: &[Key] = &[
     key("description", Text),
     key("command", Command),
-    key("type", Choice(&["daemon", "oneshot"], &["daemon"])),
+    key("type", choice(&["daemon", "oneshot"])),
     key("directory", Path),
     key("user", Account),
     key("group", Account),
@@ -164,7 +166,8 @@ pub(super) static SERVICE: &[Key] = &[
     key("stop-command", Command),
     key("reload-signal", Signal),
     key("reload-command", Command),
-    key("schedule", LEAF),
+    key("schedule", Text),
+    key("timeout", TimeOrNever),
     key("verify", Table(VERIFY)),
     key("backoff", Table(BACKOFF)),
     key("breaker", Table(BREAKER)),

@@ -12,8 +12,8 @@ use super::{
     value::Item,
 };
 use crate::plan::{
-    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull,
-    Provision, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec, Tells,
+    Backoff, Breaker, EnvFile, Identity, LaunchSpec, Limit, LogFormat, LogSpec, Mode, Name, OnFull, Oneshot,
+    Provision, Receiver, Reload, Restart, Schedule, ServiceSpec, Stderr, Stdout, StopSpec, Tells,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -72,6 +72,7 @@ impl<'a> Service<'a> {
         checks::service(self, context.shutdown_timeout, problems);
         resources::check(self, problems);
         sandbox::check(self, context, identity, problems);
+        let oneshot = self.oneshot(problems);
         let count = self.instances();
         let instances = names(self.name, count).into_iter().zip(0..);
         instances
@@ -86,12 +87,18 @@ impl<'a> Service<'a> {
                 };
                 let mut at = Instance { service: self, vars, context, problems };
                 let (ready, live) = (at.ready(), at.live());
+                if oneshot.is_some() && (ready.is_some() || live.is_some()) {
+                    let message =
+                        format!("service `{}` is a oneshot: `ready` and `live` are for daemons", self.name);
+                    at.problems.error(self.at, message);
+                }
                 let launch = at.launch(account, identity, probes::tells(ready.as_ref(), live.as_ref()));
                 sandbox::reachable(&launch, s, self.at, at.problems);
                 let (stop, reload) = (at.stop(), at.reload());
                 ServiceSpec {
                     instance: (count > 1).then_some(index),
                     description: s.text("description").map_or(String::new(), |(t, _)| t.to_owned()),
+                    oneshot: oneshot.clone(),
                     autostart: s.flag("autostart"),
                     requires: dependencies.requires.clone(),
                     wants: dependencies.wants.clone(),
@@ -122,6 +129,32 @@ impl<'a> Service<'a> {
             "never" => Restart::Never,
             _ => Restart::OnFailure,
         }
+    }
+
+    /// What `type`, `timeout` and `schedule` say; `None` for a daemon.
+    fn oneshot(&self, problems: &mut Problems) -> Option<Oneshot> {
+        let s = &self.settings;
+        if s.choice("type") != "oneshot" {
+            for key in ["schedule", "timeout"] {
+                if let Some(at) = s.written(&[key]) {
+                    let message =
+                        format!("`{key}` takes `type = \"oneshot\"`: service `{}` is a daemon", self.name);
+                    problems.error(at, message);
+                }
+            }
+            return None;
+        }
+        if let (Restart::Always, at) = (self.restart(), s.written(&["restart"]).unwrap_or(self.at)) {
+            problems.error(at, "`restart` cannot be \"always\" here: a oneshot that has succeeded is done");
+        }
+        let schedule = s.text("schedule").and_then(|(text, at)| match Schedule::parse(text) {
+            Ok(schedule) => Some(schedule),
+            Err(why) => {
+                problems.error(at, format!("`schedule` cannot be \"{}\": {why}", text.escape_debug()));
+                None
+            }
+        });
+        Some(Oneshot { timeout: s.time("timeout"), schedule })
     }
 
     pub(super) fn backoff(&self) -> Backoff {

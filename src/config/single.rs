@@ -33,8 +33,8 @@ mod tests {
         assert_eq!(takes("env", "{ A = \"x\" }"), Ok(()));
         for (path, value, says) in [
             ("stop-timeout", "\"soon\"", "`stop-timeout` cannot be \"soon\""),
-            ("schedule", "\"daily\"", "`schedule` is not supported by this version"),
-            ("type", "\"oneshot\"", "`type = \"oneshot\"` is not supported by this version"),
+            ("type", "\"sometimes\"", "`type` cannot be \"sometimes\""),
+            ("rollout", "\"all\"", "`rollout` is not supported by this version"),
             ("colour", "1", "unknown key `colour`"),
         ] {
             let why = takes(path, value).unwrap_err();

@@ -95,7 +95,7 @@ impl Reader<'_> {
             Kind::Limit(_, bytes) => limit(raw, *bytes).map(|(soft, hard)| Value::Limit(soft, hard)),
             Kind::Choice(all, here) => choice(raw, all, here).map(Value::Choice),
             // Tables are walked by `document`, which never asks for their value.
-            Kind::Table(_) | Kind::Future(_) | Kind::Services | Kind::Profiles => return None,
+            Kind::Table(_) | Kind::Future(_) | Kind::Services | Kind::Hooks | Kind::Profiles => return None,
         };
         result.map_err(|why| self.refuse(kind, raw, &why)).ok()
     }
@@ -167,7 +167,7 @@ fn expected(kind: &Kind) -> String {
         Kind::Limit(_, true) => "a size such as \"64MiB\", \"soft:hard\" or \"unlimited\"",
         Kind::Choice(_, here) if here.len() == 1 => return quoted(here, ""),
         Kind::Choice(_, here) => return format!("one of {}", quoted(here, ", ")),
-        Kind::Table(_) | Kind::Future(_) | Kind::Services | Kind::Profiles => "a table",
+        Kind::Table(_) | Kind::Future(_) | Kind::Services | Kind::Hooks | Kind::Profiles => "a table",
     }
     .into()
 }

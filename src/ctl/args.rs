@@ -40,6 +40,8 @@ pub(super) enum Command {
     Signal(SignalArgs),
     /// Show what services have printed
     Logs(LogsArgs),
+    /// Show why a service ended or did not start, and what happens next
+    Why(WhyArgs),
     /// Show what has happened
     Events(EventsArgs),
     /// Run a command in a service: as its user, in its sandbox, environment and cgroup
@@ -149,6 +151,19 @@ pub(super) struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    /// A service or instance
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
+    pub(super) name: String,
+    /// So many dossiers, newest first
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1)]
+    pub(super) last: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct EventsArgs {
     /// Go on with what comes
     #[arg(short, long)]
@@ -184,6 +199,9 @@ pub(super) struct CheckArgs {
     /// How errors are shown
     #[arg(long, value_enum, default_value_t = CheckFormat::Full)]
     pub(super) format: CheckFormat,
+    /// Say what starts before this service, and when it is restarted if it fails
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    pub(super) explain: Option<String>,
     /// As a keepd of an ordinary user, even as root
     #[arg(long)]
     pub(super) user: bool,

@@ -2,6 +2,7 @@
 
 use super::{
     args::{CheckArgs, CheckFormat},
+    explain,
     fail::{CONFIGURATION, FAILED, Fail},
     text::{Look, clean},
 };
@@ -34,6 +35,10 @@ pub(super) fn run(args: &CheckArgs, look: Look, out: &mut impl Write) -> Result<
             plan.warnings.iter().try_for_each(|w| writeln!(out, "warning: {}", clean(w)))?;
             let noun = if plan.services.len() == 1 { "service" } else { "services" };
             writeln!(out, "{}: {} {noun}, no errors", options.main.display(), plan.services.len())?;
+            if let Some(name) = &args.explain {
+                writeln!(out)?;
+                explain::run(&plan, name, out)?;
+            }
         }
         Err(diagnostics) => {
             let format = match args.format {

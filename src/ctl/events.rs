@@ -2,7 +2,7 @@
 
 use super::{
     args::EventsArgs,
-    client::{Server, broken},
+    client::{Client, SOON, Server, broken},
     fail::{Fail, UNREACHABLE},
     text::clean,
 };
@@ -11,12 +11,16 @@ use http_body_util::BodyExt;
 use std::{
     collections::VecDeque,
     io::{self, Write},
+    time::Duration,
 };
 
 /// How many earlier events `--follow` begins with.
 const LAST: usize = 10;
 /// No line of the stream is longer; an event holds one service's name and a sentence.
 const LINE_MAX: usize = 1024 * 1024;
+/// How often a new connection is tried when the stream has broken off, and with which pause.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(server: &Server, args: &EventsArgs, out: &mut impl Write) -> Result<u8, Fail> {
     let mut client = server.connect().await?;
@@ -41,14 +45,52 @@ pub(super) async fn run(server: &Server, args: &EventsArgs, out: &mut impl Write
         return Ok(0);
     }
     out.flush()?;
-    let mut body = client.open(&format!("/v1/events?after={newest}")).await?;
-    while let Some(frame) = body.frame().await {
-        for item in parser.feed(frame.map_err(broken)?.data_ref().map_or(&[], |d| d))? {
-            print(out, &item, args.json)?;
+    follow(server, client, newest, args.json, out).await
+}
+
+/// Prints what comes, over restarts of the manager too: a new one goes on where the last one was.
+async fn follow(
+    server: &Server,
+    client: Client,
+    mut newest: u64,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<u8, Fail> {
+    let mut client = Some(client);
+    loop {
+        let Some(mut present) = client.take() else { break };
+        let mut stopping = false;
+        if let Ok(mut body) = present.open(&format!("/v1/events?after={newest}")).await {
+            let mut parser = Parser::default();
+            while let Some(Ok(frame)) = body.frame().await {
+                for item in parser.feed(frame.data_ref().map_or(&[], |d| d))? {
+                    if let Item::Event(event, _) = &item {
+                        newest = event.id;
+                        stopping = event.kind == "shutdown" || stopping;
+                    }
+                    print(out, &item, json)?;
+                }
+                out.flush()?;
+            }
         }
-        out.flush()?;
+        if !stopping {
+            client = again(server).await;
+        }
     }
     Err(Fail::new(UNREACHABLE, "keepd ended the stream of events; it has stopped or is being restarted"))
+}
+
+/// A new connection, as soon as somebody answers; `None`: nobody has for a while.
+async fn again(server: &Server) -> Option<Client> {
+    for _ in 0..TRIES {
+        if let Ok(mut client) = server.connect().await
+            && client.get_text("/v1/status", SOON).await.is_ok()
+        {
+            return Some(client);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    None
 }
 
 /// What the stream brings.

@@ -10,6 +10,7 @@ mod client;
 mod complete;
 mod events;
 mod exec;
+mod explain;
 mod fail;
 mod import;
 mod logs;
@@ -23,6 +24,7 @@ mod table;
 mod tests;
 mod text;
 mod tree;
+mod why;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -81,6 +83,7 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Reload(a) => act::run(&server, "reload", &a.into(), &mut out).await,
             Command::Signal(a) => act::run(&server, "signal", &a.into(), &mut out).await,
             Command::Logs(a) => logs::run(&server, &a, look, &mut out).await,
+            Command::Why(a) => why::run(&server, &a, look, &mut out).await,
             Command::Events(a) => events::run(&server, &a, &mut out).await,
             Command::Exec(a) => exec::run(&server, &a).await,
             Command::Check(a) => check::run(&a, look, &mut out),

@@ -86,6 +86,12 @@ impl<'a> Streams<'a> {
         Streams { all: [null, stdout, stderr], terminal: false }
     }
 
+    /// With another stdin.
+    pub(super) fn reading(mut self, stdin: BorrowedFd<'a>) -> Streams<'a> {
+        self.all[0] = stdin;
+        self
+    }
+
     /// Both outputs to the same pipe.
     pub(super) fn of_probe(pipes: &'a Pipes, null: BorrowedFd<'a>) -> Streams<'a> {
         let output = pipes.stdout.write.as_ref().map_or(null, AsFd::as_fd);

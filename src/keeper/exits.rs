@@ -74,6 +74,7 @@ impl Keeper {
             Some((ended, used)) => (exit(ended), usage(used)),
             None => (Exit::Unknown, Usage::default()),
         };
+        let usage = Usage { peak_bytes: run.tree.memory_peak(), oom_kills: run.tree.oom_kills(), ..usage };
         let at_ms = clock::boottime_ms();
         let started_ms = match &run.phase {
             Phase::Running { at_ms } => *at_ms,
@@ -250,5 +251,6 @@ fn exit(ended: Ended) -> Exit {
 }
 
 fn usage(used: Used) -> Usage {
-    Usage { user_us: used.user_us, system_us: used.system_us, max_rss_kib: used.max_rss_kib }
+    let (user_us, system_us, max_rss_kib) = (used.user_us, used.system_us, used.max_rss_kib);
+    Usage { user_us, system_us, max_rss_kib, ..Usage::default() }
 }

@@ -7,8 +7,8 @@ use super::{
     hearing::Ears,
     launchers::Errand,
     order::{Launch, Order, Role},
-    protocol::{News, NoteLevel},
-    run::{Adjust, JobState, Phase, Run},
+    protocol::{Call, News, NoteLevel},
+    run::{Adjust, Calling, JobState, Phase, Run},
     state::{Keeper, Owner},
     step::{Failure, Step},
     tree::Tree,
@@ -16,11 +16,17 @@ use super::{
 use crate::{
     plan::{Generation, Job, Name, RunId},
     sys::{
-        self, clock, pidfd, random,
+        self, Errno, clock, memory, pidfd, random,
         reap::{Ended, Used},
     },
 };
-use std::{fmt::Write, os::fd::OwnedFd, rc::Rc};
+use std::{
+    fmt::Write,
+    fs::File,
+    io::{self, Seek},
+    os::fd::OwnedFd,
+    rc::Rc,
+};
 
 /// Cgroups whose removal is not worth the way to a launcher.
 const FEW: usize = 4;
@@ -32,13 +38,21 @@ pub(super) type Sendable = (Option<(Generation, Rc<OwnedFd>)>, Order, Vec<Rc<Own
 
 impl Keeper {
     /// Answers `Launch`: a launcher is sent, or the reason why not is told.
-    pub(super) fn launch(&mut self, id: RunId, service: Name, generation: Generation, entry: u32) {
+    pub(super) fn launch(
+        &mut self,
+        id: RunId,
+        service: Name,
+        generation: Generation,
+        entry: u32,
+        call: Option<Box<Call>>,
+    ) {
         if self.runs.contains_key(&id) {
             return self.note(NoteLevel::Error, format!("ignoring a second launch of run {id} ({service})"));
         }
         self.last_run = self.last_run.max(id);
-        let invocation = match invocation() {
-            Ok(invocation) => invocation,
+        let prepared = invocation().and_then(|i| Ok((i, call.map(|c| calling(*c)).transpose()?)));
+        let (invocation, call) = match prepared {
+            Ok(prepared) => prepared,
             Err(e) => {
                 let failure = Failure::call(Step::Fork, e, "");
                 let (why, transient) = (failure.sentence(), failure.transient());
@@ -72,6 +86,7 @@ impl Keeper {
             adjust: None,
             refused: None,
             measuring: false,
+            call,
             stop_job: JobState::None,
             reload_job: JobState::None,
         };
@@ -84,7 +99,7 @@ impl Keeper {
     pub(super) fn main_order(&self, id: RunId) -> Result<Sendable, Failure> {
         let killed = || Failure::ours(Step::Killed, "it was stopped before it was launched", "");
         let run = self.runs.get(&id).filter(|r| !r.killing).ok_or_else(killed)?;
-        self.order(run, Role::Main, Vec::new())
+        self.order(run, Role::Main, run.call.iter().map(|call| call.stdin.clone()).collect())
     }
 
     /// What a launcher is told to do for a job.
@@ -109,6 +124,7 @@ impl Keeper {
         if role != Role::Main {
             fds.extend(run.pidfd.clone());
         }
+        let role_is_main = role == Role::Main;
         let launch = Launch {
             role,
             service: run.service.clone(),
@@ -116,6 +132,7 @@ impl Keeper {
             cgroup: run.tree.cgroup().map(str::to_owned),
             invocation: run.invocation.clone(),
             pipes: (run.stdout.is_some(), run.stderr.is_some()),
+            subject: run.call.as_ref().map(|call| call.subject.clone()).filter(|_| role_is_main),
         };
         Ok((Some((run.generation, held.fd.clone())), Order::Launch(launch), fds))
     }
@@ -278,6 +295,16 @@ impl Keeper {
             self.warn(&format!("cannot remove the cgroup {name}"), e);
         }
     }
+}
+
+/// A hook's call as it is kept: what is to be read is in memory that nobody can change.
+fn calling(call: Call) -> sys::Result<Calling> {
+    let failed = |e: io::Error| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let stdin =
+        memory::fill_and_seal(memory::create(c"keepd-event")?, call.stdin.as_bytes()).map_err(failed)?;
+    let mut stdin = File::from(stdin);
+    stdin.rewind().map_err(failed)?;
+    Ok(Calling { stdin: Rc::new(stdin.into()), subject: call.subject })
 }
 
 fn invocation() -> sys::Result<String> {

@@ -194,7 +194,7 @@ impl Launcher {
         let mut fds = fds;
         let main = if launch.role == Role::Main { None } else { fds.pop() };
         let (pipes, given) = match launch.role {
-            Role::Main => (Pipes::new(&spec), Vec::new()),
+            Role::Main => (Pipes::new(&spec), fds),
             Role::Job { .. } => (Pipes::beside(launch.pipes, fds), Vec::new()),
             Role::Exec { .. } => (Ok(Pipes::default()), fds),
             Role::Probe { .. } => (Pipes::of_probe(), Vec::new()),
@@ -210,6 +210,7 @@ impl Launcher {
             (Role::Exec { terminal, .. }, [stdin, stdout, stderr]) => {
                 Streams { all: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], terminal: terminal.is_some() }
             }
+            (Role::Main, [stdin]) => Streams::new(&spec, &pipes, self.null.as_fd()).reading(stdin.as_fd()),
             (Role::Probe { .. }, _) => Streams::of_probe(&pipes, self.null.as_fd()),
             _ => Streams::new(&spec, &pipes, self.null.as_fd()),
         };
@@ -266,6 +267,7 @@ impl Launcher {
         let job = match &launch.role {
             Role::Main => {
                 let argv = mem::take(&mut entry.launch.argv);
+                let argv = launch.subject.as_ref().map_or(argv.clone(), |subject| subject.fill(&argv));
                 return Ok((entry, argv));
             }
             Role::Exec { argv, .. } => return Ok((entry, argv.clone())),

@@ -5,7 +5,7 @@
 
 use super::{base, step::Failure};
 use crate::{
-    plan::{Generation, Job, Name, Place, Which},
+    plan::{Generation, Job, Name, Place, Which, hook::Subject},
     sys::limits::Pair,
 };
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,8 @@ pub(super) struct Launch {
     pub(super) invocation: String,
     /// Whether the run of a job has a stdout and a stderr pipe.
     pub(super) pipes: (bool, bool),
+    /// Of a hook's command: what its arguments name. Descriptor: its stdin.
+    pub(super) subject: Option<Subject>,
 }
 
 /// Which command of the entry.

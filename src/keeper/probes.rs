@@ -110,6 +110,7 @@ impl Keeper {
             cgroup: run.tree.cgroup().map(|name| folder(name, number)),
             invocation: run.invocation.clone(),
             pipes: (false, false),
+            subject: None,
         };
         let fds = run.pidfd.iter().cloned().collect();
         Ok((Some((asking.generation, asking.plan.clone())), Order::Launch(launch), fds))

@@ -4,7 +4,7 @@
 //! packets, so that the keeper (and so the next manager) has either seen both or neither. File descriptors
 //! travel as SCM_RIGHTS, in the order of the messages that [`News::descriptors`] counts them for.
 
-use crate::plan::{Exit, Generation, Job, Name, RunId, Told, Verdict, Which};
+use crate::plan::{Exit, Generation, Job, Name, RunId, Told, Verdict, Which, hook::Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -24,7 +24,14 @@ pub struct Turn(pub Vec<Request>);
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Launch entry `entry` of plan `generation` as run `run`; answered by `Started` or `LaunchFailed`.
-    Launch { run: RunId, service: Name, generation: Generation, entry: u32 },
+    Launch {
+        run: RunId,
+        service: Name,
+        generation: Generation,
+        entry: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<Box<Call>>,
+    },
     /// Run the stop or reload command beside a live run; answered by `JobEnded`.
     RunJob { run: RunId, job: Job },
     /// Signal the main process, through its pidfd. To a stopped one SIGTERM is followed by SIGCONT.
@@ -63,6 +70,15 @@ pub enum Request {
     Pong,
     /// Everything is stopped: exit with this status.
     Exit { status: i32 },
+}
+
+/// What the command of a hook is called with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// What it reads.
+    pub stdin: String,
+    /// What its arguments may name.
+    pub subject: Subject,
 }
 
 impl Request {
@@ -225,12 +241,18 @@ pub struct Pipes {
     pub stderr: bool,
 }
 
-/// What the main process used.
+/// What the main process used, and the most that all of the run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub user_us: u64,
     pub system_us: u64,
     pub max_rss_kib: u64,
+    /// Of the run's cgroup: `None` where it cannot tell.
+    #[serde(default)]
+    pub peak_bytes: Option<u64>,
+    /// As `peak_bytes`: processes that the kernel killed because memory ran out.
+    #[serde(default)]
+    pub oom_kills: Option<u64>,
 }
 
 /// Severity of a [`News::Note`].

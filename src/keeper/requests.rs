@@ -28,8 +28,8 @@ const KEPT_DESCRIPTORS: usize = 4;
 impl Keeper {
     pub(super) fn perform(&mut self, request: Request, fds: Vec<OwnedFd>) {
         match request {
-            Request::Launch { run, service, generation, entry } => {
-                self.launch(run, service, generation, entry);
+            Request::Launch { run, service, generation, entry, call } => {
+                self.launch(run, service, generation, entry, call);
             }
             Request::RunJob { run, job } => self.run_job(run, job),
             Request::Signal { run, signal } => self.signal(run, signal),

@@ -8,7 +8,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    plan::{Exit, Generation, Job, Name, Place},
+    plan::{Exit, Generation, Job, Name, Place, hook::Subject},
     sys::watch::Watch,
 };
 use std::{os::fd::OwnedFd, rc::Rc};
@@ -46,8 +46,17 @@ pub(super) struct Run {
     pub(super) refused: Option<String>,
     /// A launcher is finding out what it uses.
     pub(super) measuring: bool,
+    /// Of a hook's command.
+    pub(super) call: Option<Calling>,
     pub(super) stop_job: JobState,
     pub(super) reload_job: JobState,
+}
+
+/// What a hook's command is called with.
+#[derive(Debug)]
+pub(super) struct Calling {
+    pub(super) stdin: Rc<OwnedFd>,
+    pub(super) subject: Subject,
 }
 
 /// Where the resources that a run is to be held to stand.

@@ -78,9 +78,19 @@ impl Tree {
 
     /// Whether the kernel has killed any of it because memory ran out; false where it cannot tell.
     pub(super) fn oom_killed(&self) -> bool {
-        let Tree::Cgroup { base, name, .. } = self else { return false };
-        let kills = cgroup::counter(base.dir.as_fd(), name, "memory.events", "oom_kill");
-        kills.is_ok_and(|n| n.is_some_and(|n| n > 0))
+        self.oom_kills().is_some_and(|n| n > 0)
+    }
+
+    /// How many processes of it the kernel has killed because memory ran out.
+    pub(super) fn oom_kills(&self) -> Option<u64> {
+        let Tree::Cgroup { base, name, .. } = self else { return None };
+        cgroup::counter(base.dir.as_fd(), name, "memory.events", "oom_kill").ok().flatten()
+    }
+
+    /// The most memory that all of it has used, in bytes.
+    pub(super) fn memory_peak(&self) -> Option<u64> {
+        let Tree::Cgroup { base, name, .. } = self else { return None };
+        cgroup::number(base.dir.as_fd(), name, "memory.peak").ok().flatten()
     }
 
     /// Its folder below the base, where it is a cgroup.

@@ -56,7 +56,7 @@ impl Machine {
         self.link();
         for id in self.pulled_in(&pulled) {
             if !self.at(id).wanted() {
-                self.want_up(id);
+                self.want_up(id, false);
             }
         }
         for id in self.all() {
@@ -120,7 +120,7 @@ impl Machine {
         let other_process = old.launch != spec.launch || old.logs.dir != spec.logs.dir;
         match self.at(id).rec.state.kind() {
             // It was failing with its old configuration: the new one gets a chance at once.
-            StateKind::Backoff | StateKind::Failed if other_process => self.want_up(id),
+            StateKind::Backoff | StateKind::Failed if other_process => self.want_up(id, false),
             StateKind::Stopped
             | StateKind::Waiting
             | StateKind::Starting

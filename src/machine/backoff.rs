@@ -5,28 +5,12 @@ use crate::plan::{Backoff, Millis};
 
 /// The delay before the `attempt`-th restart in a row (the first is 1), jitter included.
 pub(super) fn delay(spec: &Backoff, attempt: u32, rng: &mut Rng) -> Millis {
-    let base = base(spec, attempt);
+    let base = spec.base(attempt).0;
     let spread = scale(base, spec.jitter_permille.min(1000));
     if spread == 0 {
         return Millis(base);
     }
     Millis((base - spread).saturating_add(rng.up_to(spread.saturating_mul(2))))
-}
-
-/// `delay * factor^(attempt-1)`, at most `max`.
-fn base(spec: &Backoff, attempt: u32) -> u64 {
-    let (mut d, max, factor) = (spec.delay.0, spec.max.0, spec.factor_permille.max(1000));
-    if factor == 1000 || d == 0 {
-        return d.min(max);
-    }
-    for _ in 1..attempt {
-        if d >= max {
-            break;
-        }
-        // At least one more, so that a tiny delay with a tiny factor still grows.
-        d = scale(d, factor).max(d + 1);
-    }
-    d.min(max)
 }
 
 fn scale(ms: u64, permille: u32) -> u64 {

@@ -1,7 +1,7 @@
 //! What an end that nobody asked for means: success or failure, and what follows.
 
 use super::{
-    Machine, NoticeKind, Outcome, ServiceId, Time, backoff,
+    IncidentKind, Machine, NoticeKind, Outcome, ServiceId, Time, backoff,
     service::{After, Asked, Because, State},
     words,
 };
@@ -34,15 +34,27 @@ impl Machine {
     /// follows it.
     pub(super) fn judge_exit(&mut self, id: ServiceId, exit: Exit, lasted: Millis, at: Time) -> After {
         let spec = self.at(id).spec.clone();
-        if lasted >= spec.backoff.reset_after {
+        let failed = !succeeded(&spec, exit);
+        let oneshot = spec.oneshot.is_some();
+        if if oneshot { !failed } else { lasted >= spec.backoff.reset_after } {
             self.stable(id);
         }
         self.ended_by_itself(id);
-        let failed = !succeeded(&spec, exit);
         // Whose dependency is away has not failed by itself; it is started again once that is back.
         let excused = self.at(id).edges.needs.iter().any(|to| !self.at(*to).face.up);
         let looping = failed && !excused && self.count_failure(id, at);
+        let (kind, why) = match exit {
+            Exit::Oom => (IncidentKind::Oom, Machine::oom_sentence(self.at(id))),
+            Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown => (IncidentKind::Exit, words::ended(exit)),
+        };
+        if failed || !oneshot {
+            self.note_incident(id, kind, &why, Some(exit), at);
+        }
         let after = match (spec.restart, failed) {
+            // Others may wait for its success: that it failed must be seen.
+            (restart, true) if oneshot && (restart == Restart::Never || is_final(&spec, exit)) => {
+                After::Failed { retry: false }
+            }
             _ if is_final(&spec, exit) => After::Exited,
             (Restart::Never, _) | (Restart::OnFailure, false) => After::Exited,
             (Restart::Always | Restart::OnFailure, _) if looping => After::Failed { retry: true },
@@ -75,6 +87,8 @@ impl Machine {
         let looping = !transient && self.count_failure(id, self.now);
         let svc = self.at_mut(id);
         svc.rec.because = because;
+        self.note_failure(id);
+        let svc = self.at_mut(id);
         let after = match svc.spec.restart {
             // The host was short of something; the service had no chance yet.
             _ if transient => After::Backoff,
@@ -146,6 +160,8 @@ impl Machine {
                 let every = self.at(id).spec.breaker.retry_every.filter(|_| retry);
                 State::Failed { retry_at: every.map(|d| now + d.max(delay)) }
             }
+            // Its next time comes.
+            After::Exited if self.at(id).scheduled() => State::Waiting { auto: false },
             After::Exited => State::Exited,
         };
         self.set(id, state);

@@ -96,6 +96,9 @@ pub enum Wish {
     Signal { ticket: Ticket, service: ServiceId, signal: i32 },
     /// Change nothing; answered when the service has settled: up and ready, failed, or down.
     Await { ticket: Ticket, service: ServiceId },
+    /// The time of a scheduled service has come (`run`), or its times are counted from here on; in milliseconds
+    /// since 1970. One that runs, or is about to, is left alone: never two at once.
+    Due { service: ServiceId, at_ms: u64, run: bool },
     /// Nobody waits for this answer any more.
     Forget { ticket: Ticket },
     /// Take over a new plan: what differs is started, stopped, restarted or updated in place.
@@ -139,6 +142,8 @@ pub enum Effect {
     Reply { ticket: Ticket, outcome: Outcome },
     /// Something worth telling.
     Emit(Notice),
+    /// Nothing is left of a run that ended unplanned (or never began): why, and what happens next.
+    Explain { service: ServiceId, incident: Box<super::Incident> },
     /// A service of the old plan is gone for good.
     Removed { service: ServiceId, name: Name },
     /// Everything is stopped (or named in the list): the daemon may exit.

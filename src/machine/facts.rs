@@ -2,12 +2,12 @@
 //! fact that comes twice changes nothing the second time.
 
 use super::{
-    LastExit, Machine, NoticeKind, ServiceId, Time,
+    IncidentKind, LastExit, Machine, NoticeKind, ServiceId, StateKind, Time,
     event::Fact,
     service::{After, Asked, Because, Phase, State},
     words,
 };
-use crate::plan::{Exit, Job, Millis, RunId, unit::size_text};
+use crate::plan::{Exit, Job, Millis, RunId};
 
 impl Machine {
     pub(super) fn hear(&mut self, fact: Fact) {
@@ -91,12 +91,22 @@ impl Machine {
         let ran = live.started.map_or(Millis(0), |t| at.since(t));
         let lasted = live.first_ready.map_or(Millis(0), |t| at.since(t));
         let live = live.clone();
+        if lasted >= self.at(id).spec.backoff.reset_after {
+            self.at_mut(id).rec.good = Some(live.generation);
+        }
         self.record_exit(id, LastExit { exit, at, run, ran });
+        if self.at(id).rec.state.kind() == StateKind::Stopping {
+            self.note_policy(id, exit, at);
+        }
+        if let Some(incident) = self.at_mut(id).rec.incident.as_mut().filter(|i| i.run == run) {
+            // One that was noted when its stop began.
+            incident.exit = Some(exit);
+        }
         let svc = self.at(id);
         match svc.rec.state {
             State::Starting { .. } | State::Running { .. } => {
                 let after = match svc.face.held {
-                    true => self.planned(id),
+                    true => self.planned(id, exit, at),
                     false => self.judge_exit(id, exit, lasted, at),
                 };
                 match left {
@@ -136,10 +146,19 @@ impl Machine {
         }
     }
 
-    fn planned(&mut self, id: ServiceId) -> After {
+    fn planned(&mut self, id: ServiceId, exit: Exit, at: Time) -> After {
         let because = self.why_held(id);
         self.at_mut(id).rec.because = because;
+        self.note_policy(id, exit, at);
         After::Rest
+    }
+
+    /// keepd itself ended it, but nobody asked for that.
+    fn note_policy(&mut self, id: ServiceId, exit: Exit, at: Time) {
+        if let Because::Watched(excess) = &self.at(id).rec.because {
+            let why = format!("was stopped because it used {excess}: it {}", words::ended(exit));
+            self.note_incident(id, IncidentKind::Watch, &why, Some(exit), at);
+        }
     }
 
     fn emptied(&mut self, run: RunId) {
@@ -170,15 +189,7 @@ impl Machine {
         self.notice(id, NoticeKind::Exit, message, Some(last.run));
         if last.exit == Exit::Oom {
             let svc = self.at(id);
-            let limit = svc.rec.state.live().and_then(|live| live.resources.memory_max);
-            let message = match limit {
-                Some(bytes) => {
-                    format!("{} ran out of memory: its memory-max is {}", svc.name, size_text(bytes))
-                }
-                None => {
-                    format!("{} was killed because the host, or a part of it, ran out of memory", svc.name)
-                }
-            };
+            let message = format!("{} {}", svc.name, Machine::oom_sentence(svc));
             self.notice(id, NoticeKind::Oom, message, Some(last.run));
         }
     }

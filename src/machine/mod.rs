@@ -3,8 +3,9 @@
 //! [`Machine::step`] takes what happened or is wanted and gives back what is to be done; between calls only
 //! [`Machine::next_deadline`] matters. What a service is and how it moves is told in `service.rs`. The rest:
 //! `facts` and `wishes` (the two kinds of news), `settle` (who may launch, who must stop), `stop` (how a run
-//! is ended), `ending` (what an end means), `shutdown`, `apply`, `watch` (who uses too much), `ready` and
-//! `probe` (who works, and whom to ask), `save` (and restore), `view` and `words`.
+//! is ended), `ending` (what an end means), `incident` (what is kept of one that nobody asked for), `shutdown`,
+//! `apply`, `watch` (who uses too much), `ready` and `probe` (who works, and whom to ask), `save` (and restore),
+//! `view` and `words`.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -16,6 +17,7 @@ mod ending;
 pub mod event;
 mod facts;
 mod graph;
+mod incident;
 mod probe;
 mod ready;
 mod rng;
@@ -34,6 +36,7 @@ mod wishes;
 mod words;
 
 pub use event::{Effect, Event, Fact, Notice, NoticeKind, Outcome, Reading, ServiceId, Ticket, Time, Wish};
+pub use incident::{Dependency, Incident, IncidentKind, Next, Probed as ProbedThen};
 pub use probe::Seen;
 pub use service::{Desired, LastExit, StateKind};
 pub use view::{Probed, View};
@@ -141,7 +144,7 @@ impl Machine {
         self.now = now;
         let own: Vec<ServiceId> = self.all().filter(|id| self.at(*id).spec.autostart).collect();
         for id in self.pulled_in(&own) {
-            self.want_up(id);
+            self.want_up(id, false);
         }
         self.finish_step()
     }
@@ -222,6 +225,13 @@ impl Machine {
     /// An orderly stop of everything has begun.
     pub fn shutting_down(&self) -> bool {
         self.shutdown.is_some()
+    }
+
+    /// The number of a run that is none of a service.
+    pub fn lend_run(&mut self) -> RunId {
+        let run = self.next_run;
+        self.next_run = RunId(run.0 + 1);
+        run
     }
 
     /// The plan in force.

@@ -22,7 +22,7 @@ pub(super) const LATE: Millis = Millis::secs(1);
 const KEPT: usize = 8;
 
 /// Answers in a row that were the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Seen {
     /// When the first of them came.
     pub since: Time,

@@ -14,6 +14,11 @@ const STATUS_MAX: usize = 256;
 impl Machine {
     /// The command of a run was exec'ed.
     pub(super) fn runs_now(&mut self, id: ServiceId, live: Live, at: Time) {
+        if let Some(oneshot) = &self.at(id).spec.oneshot {
+            // It is ready when it has succeeded.
+            let ready_by = oneshot.timeout.map(|timeout| at + timeout);
+            return self.set(id, State::Running { live, stable_at: None, ready_by });
+        }
         match self.at(id).spec.ready.as_ref().map(|ready| ready.within) {
             Some(within) => {
                 let ready_by = Some(self.now + within);
@@ -63,7 +68,9 @@ impl Machine {
         let (now, timeout) = (self.now, self.stop_timeout(id));
         let svc = self.at_mut(id);
         let held = svc.face.held;
+        let timeout_of_oneshot = svc.spec.oneshot.as_ref().map(|oneshot| oneshot.timeout.unwrap_or_default());
         let within = svc.spec.ready.as_ref().map_or(Millis(0), |ready| ready.within);
+        let within = timeout_of_oneshot.unwrap_or(within);
         let State::Running { live, ready_by, .. } = &mut svc.rec.state else { return };
         let (given, leaving) = if live.leaving { (timeout, true) } else { (within, false) };
         if held || now.since(by) > LATE {
@@ -73,6 +80,7 @@ impl Machine {
         }
         let why = match svc.probing[Which::Ready as usize].failure() {
             _ if leaving => format!("said that it was stopping, and did not end within {given}"),
+            _ if timeout_of_oneshot.is_some() => format!("took longer than its timeout of {given}"),
             Some(why) => format!("was not ready within {given}: {why}"),
             None => format!("was not ready within {given}"),
         };
@@ -198,6 +206,7 @@ impl Machine {
                 let live = &svc.probing[Which::Live as usize];
                 live.failure().filter(|_| live.alerted).map(|why| format!("unhealthy: {why}"))
             }
+            (false, _) if svc.spec.oneshot.is_some() => Some("at work".into()),
             (false, _) if live.leaving => Some("not ready: it says that it is stopping".into()),
             (false, _) if live.first_ready.is_none() => Some(match failure {
                 Some(why) => format!("not ready yet: {why}"),

@@ -157,7 +157,7 @@ impl Machine {
         let own: Vec<ServiceId> = self.all().filter(own).collect();
         for id in self.pulled_in(&own) {
             if unset(self, id) {
-                self.want_up(id);
+                self.want_up(id, false);
             }
         }
     }
@@ -176,7 +176,10 @@ impl Machine {
         }
         let Some(id) = self.id(service.as_str()) else { return false };
         let svc = self.at_mut(id);
-        if svc.rec.state.live().is_some() {
+        // One whose end is accounted for was only not let go of yet.
+        let over = svc.rec.last_exit.is_some_and(|last| last.run >= run)
+            || svc.rec.incident.as_ref().is_some_and(|incident| incident.run >= run);
+        if svc.rec.state.live().is_some() || over {
             return false;
         }
         let live = Live::new(run, generation, &svc.spec);

@@ -30,9 +30,10 @@
 pub use super::state::StateKind;
 pub(super) use super::state::{After, Live, Phase, State};
 use super::{
-    Time, breaker::Breaker, event::Ticket, graph::Edges, probe::Probing, watch::Gauge, window::Window,
+    Time, breaker::Breaker, event::Ticket, graph::Edges, incident::Incident, probe::Probing, watch::Gauge,
+    window::Window,
 };
-use crate::plan::{Exit, Meter, Millis, Name, RunId, ServiceSpec};
+use crate::plan::{Exit, Generation, Meter, Millis, Name, RunId, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -141,6 +142,18 @@ pub(super) struct Record {
     pub(super) spent: Window,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_exit: Option<LastExit>,
+    /// The last end that nobody asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) incident: Option<Box<Incident>>,
+    /// Of a scheduled service: it is to run now, or as soon as it may.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) due: bool,
+    /// Of a scheduled service: the last time that was looked at, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) planned: Option<u64>,
+    /// The plan of the last run that lasted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) good: Option<Generation>,
 }
 
 /// What others can see of a service when they decide; derived, and spread along the graph.
@@ -171,6 +184,8 @@ pub(super) enum Hold {
     Slot,
     /// `restart-budget`
     Budget,
+    /// Its time has not come.
+    Schedule,
 }
 
 /// What a ticket waits for.
@@ -266,6 +281,16 @@ impl Service {
         }
     }
 
+    /// Its last run has succeeded.
+    pub(super) fn has_succeeded(&self) -> bool {
+        self.rec.last_exit.is_some_and(|last| super::ending::succeeded(&self.spec, last.exit))
+    }
+
+    /// It runs when its schedule says so.
+    pub(super) fn scheduled(&self) -> bool {
+        self.spec.oneshot.as_ref().is_some_and(|o| o.schedule.is_some())
+    }
+
     /// The run of which something is or may be alive.
     pub(super) fn run(&self) -> Option<RunId> {
         self.rec.state.live().map(|live| live.run)
@@ -276,8 +301,18 @@ impl Service {
         self.rec.state.kind() == StateKind::Running
     }
 
-    /// Runs and is ready.
+    /// Runs and is ready; a oneshot is so once it has succeeded.
     pub(super) fn ready(&self) -> bool {
-        matches!(&self.rec.state, State::Running { live, .. } if live.ready)
+        match &self.rec.state {
+            State::Running { live, .. } => live.ready,
+            State::Exited => self.spec.oneshot.is_some() && self.has_succeeded(),
+            State::Stopped
+            | State::Waiting { .. }
+            | State::Starting { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Stuck { .. } => false,
+        }
     }
 }

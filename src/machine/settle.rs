@@ -104,7 +104,7 @@ impl Machine {
         let met = needs().all(|d| d.face.up || d.face.coming);
         let coming = match &svc.rec.state {
             State::Starting { .. } => !held || (svc.wanted() && met),
-            State::Waiting { .. } => svc.wanted() && met,
+            State::Waiting { .. } => svc.wanted() && met && (!svc.scheduled() || svc.rec.due),
             // One that was ready and is not any more may stay so.
             State::Running { live, .. } => svc.wanted() && met && (held || live.first_ready.is_none()),
             State::Stopping { after, .. } => *after == After::Rest && svc.wanted() && met,
@@ -164,7 +164,7 @@ impl Machine {
             Hold::Budget if !std::mem::replace(&mut svc.queued.budget, true) => {
                 self.queues.budget.push_back(id);
             }
-            Hold::Slot | Hold::Budget | Hold::Other { .. } => {}
+            Hold::Slot | Hold::Budget | Hold::Schedule | Hold::Other { .. } => {}
         }
         if svc.hold != hold {
             svc.hold = hold;
@@ -173,6 +173,9 @@ impl Machine {
     }
 
     fn hold_of(&mut self, id: ServiceId, auto: bool) -> Hold {
+        if self.at(id).scheduled() && !self.at(id).rec.due {
+            return Hold::Schedule;
+        }
         let edges = &self.at(id).edges;
         let needed = edges.needs.iter().find(|to| !self.at(**to).face.up);
         let followed = || edges.follows.iter().find(|to| self.at(**to).face.coming);
@@ -197,7 +200,7 @@ impl Machine {
         let (now, within, generation) = (self.now, self.plan.daemon.restart_budget.within, self.generation);
         let svc = &mut self.services[id.0 as usize];
         svc.hold = Hold::None;
-        (svc.rec.bounce, svc.replace) = (None, false);
+        (svc.rec.bounce, svc.replace, svc.rec.due) = (None, false, false);
         if auto {
             self.spent.add(now, within);
             svc.rec.spent.add(now, within);
@@ -245,13 +248,20 @@ impl Machine {
         }
     }
 
-    /// Wants a service up, and right now: whatever kept it down is forgotten unless it runs.
-    pub(super) fn want_up(&mut self, id: ServiceId) {
+    /// Wants a service up, and right now: whatever kept it down is forgotten unless it runs. `by_hand`: its schedule is
+    /// not waited for either.
+    pub(super) fn want_up(&mut self, id: ServiceId, by_hand: bool) {
         let svc = self.at_mut(id);
         if svc.gone {
             return;
         }
         self.set_want(id, Want::Up);
+        if by_hand {
+            self.at_mut(id).rec.due = true;
+        } else if self.at(id).rec.state == State::Exited && self.at(id).ready() {
+            // A oneshot that others need has done its work.
+            return;
+        }
         match self.at(id).rec.state.clone() {
             State::Stopped
             | State::Waiting { .. }

@@ -13,6 +13,7 @@ pub(super) fn stand_in(name: &Name, live: Option<&Live>) -> ServiceSpec {
         name: name.clone(),
         instance: None,
         description: "no longer in the configuration".into(),
+        oneshot: None,
         autostart: false,
         requires: Vec::new(),
         wants: Vec::new(),

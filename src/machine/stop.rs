@@ -92,7 +92,10 @@ impl Machine {
             State::Running { .. } => self.stable(id),
             State::Stopping { live, phase: Phase::Killed { .. }, after, .. } => self.give_up(id, live, after),
             State::Stopping { .. } => self.kill(id),
-            State::Backoff { .. } | State::Failed { .. } => self.set(id, State::Waiting { auto: true }),
+            State::Backoff { .. } | State::Failed { .. } => {
+                self.at_mut(id).rec.due = true;
+                self.set(id, State::Waiting { auto: true });
+            }
             State::Stopped | State::Waiting { .. } | State::Exited | State::Stuck { .. } => {}
         }
     }
@@ -121,6 +124,7 @@ impl Machine {
         let message = format!("{name} ended before its reload command did");
         self.answer(id, Asked::Reloaded, &Outcome::Failed(message));
         self.follow(id, after, matches!(bounce, Some(Bounce::Bound | Bounce::Watched(_))));
+        self.explain(id, run);
     }
 
     /// Of the live run.

@@ -79,6 +79,9 @@ impl Machine {
             (Asked::Up | Asked::Settled, StateKind::Running) if svc.face.up => {
                 Some(Outcome::Done(sentence()))
             }
+            (Asked::Settled, StateKind::Waiting) if svc.scheduled() && !svc.rec.due => {
+                Some(Outcome::Done(sentence()))
+            }
             (Asked::Up | Asked::Settled, StateKind::Waiting) if !svc.face.met => {
                 Some(Outcome::Failed(sentence()))
             }

@@ -7,7 +7,7 @@ use super::{
     service::{Because, Hold, Live, Phase, Service, State},
     words,
 };
-use crate::plan::{Name, Restart, RunId, ServiceSpec, signal::signal_name};
+use crate::plan::{Name, Oneshot, Restart, RunId, ServiceSpec, signal::signal_name};
 use std::{collections::VecDeque, sync::Arc};
 
 /// One service as it is now.
@@ -169,6 +169,10 @@ impl Machine {
                 )
             }
             Hold::None => "waiting to be started".into(),
+            Hold::Schedule => match &svc.spec.oneshot {
+                Some(Oneshot { schedule: Some(schedule), .. }) => format!("it runs at `{schedule}`"),
+                Some(_) | None => "waiting for its time".into(),
+            },
         }
     }
 
@@ -182,6 +186,7 @@ impl Machine {
                 None => format!("{name} is running"),
             },
             State::Running { .. } => format!("{name} is running: {reason}"),
+            State::Waiting { .. } if svc.hold == Hold::Schedule => format!("{name} is waiting: {reason}"),
             State::Waiting { .. } => format!("{name} is {reason}"),
             State::Stopped => format!("{name} is stopped: {reason}"),
             State::Starting { .. } => format!("{name} is starting"),

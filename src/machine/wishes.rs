@@ -1,7 +1,7 @@
 //! What people and clients want. A wish changes what is desired and leaves the doing to `settle`.
 
 use super::{
-    Effect, Machine, Outcome, ServiceId, Ticket,
+    Effect, Machine, NoticeKind, Outcome, ServiceId, Ticket,
     event::Wish,
     service::{Asked, Because, Bounce, State, StateKind, Want},
 };
@@ -11,6 +11,7 @@ impl Machine {
     pub(super) fn grant(&mut self, wish: Wish) {
         let (ticket, service) = match &wish {
             Wish::Forget { ticket } => return self.forget(*ticket),
+            Wish::Due { service, at_ms, run } => return self.time_has_come(*service, *at_ms, *run),
             Wish::Apply { plan, generation } => return self.apply(plan, *generation),
             Wish::Shutdown { force } => return self.shut_down(*force),
             Wish::Start { ticket, service }
@@ -33,8 +34,42 @@ impl Machine {
             Wish::Reload { .. } => self.reload(service, ticket),
             Wish::Signal { signal, .. } => self.signal(service, ticket, signal),
             Wish::Await { .. } => self.ask(service, ticket, Asked::Settled),
-            Wish::Forget { .. } | Wish::Apply { .. } | Wish::Shutdown { .. } => {}
+            Wish::Due { .. } | Wish::Forget { .. } | Wish::Apply { .. } | Wish::Shutdown { .. } => {}
         }
+    }
+
+    /// See [`Wish::Due`].
+    fn time_has_come(&mut self, id: ServiceId, at_ms: u64, run: bool) {
+        let Some(svc) = self.services.get_mut(id.0 as usize).filter(|s| !s.free && s.scheduled()) else {
+            return;
+        };
+        svc.rec.planned = Some(at_ms);
+        self.touch(id);
+        if !run || self.shutdown.is_some() || !self.at(id).wanted() {
+            return;
+        }
+        let name = self.at(id).name.clone();
+        match self.at(id).rec.state {
+            State::Waiting { .. } => {
+                self.at_mut(id).rec.due = true;
+                self.dirty(id);
+            }
+            State::Exited | State::Failed { .. } => {
+                self.at_mut(id).rec.due = true;
+                self.set(id, State::Waiting { auto: false });
+            }
+            // Its retry comes, and stands for this one too.
+            State::Backoff { .. } | State::Stopped => {}
+            State::Starting { .. } | State::Running { .. } | State::Stopping { .. } | State::Stuck { .. } => {
+                let message = format!("{name} is not run again now: its last run is not over");
+                self.notice(id, NoticeKind::State, message, None);
+            }
+        }
+    }
+
+    /// When times of a scheduled service were last looked at, in milliseconds since 1970.
+    pub fn looked_at(&self, id: ServiceId) -> Option<u64> {
+        self.at(id).rec.planned
     }
 
     fn start(&mut self, id: ServiceId, ticket: Ticket) {
@@ -46,8 +81,8 @@ impl Machine {
         }
         let pid = svc.rec.state.live().and_then(|live| live.pid);
         let was_up = svc.wanted() && svc.face.up && svc.rec.bounce.is_none();
-        for id in self.pulled_in(&[id]) {
-            self.want_up(id);
+        for pulled in self.pulled_in(&[id]) {
+            self.want_up(pulled, pulled == id);
         }
         self.forgive(id);
         match (was_up, pid) {

@@ -2,19 +2,22 @@
 //! It decides nothing itself.
 
 use super::{
+    dossiers::Dossiers,
     handover::{HandOver, RunPipes},
+    hooks::Hooks,
     link::{Link, Packet},
     listen::Listener,
     pending::Pending,
     plans::Plans,
     probing::Prober,
-    publish::{Publisher, last_exit},
+    publish::{Publisher, event},
+    schedules::Schedules,
 };
 use crate::{
-    keeper::protocol::{Kept, News, NoteLevel, Request, Up},
+    keeper::protocol::{Kept, News, NoteLevel, Request, Usage},
     logs::{self, Report},
-    machine::{Effect, Event, Fact, Machine, Reading, ServiceId, Time, Wish},
-    plan::{Exit, Generation, Name, RunId},
+    machine::{Effect, Event, Fact, Incident, Machine, Reading, ServiceId, Time, Wish},
+    plan::{Exit, Generation, Name, RunId, hook::Hook},
     sys,
 };
 use std::{
@@ -27,8 +30,18 @@ use std::{
 pub(super) struct LiveRun {
     pub(super) service: Name,
     pub(super) generation: Generation,
-    /// The machine does not know it: it is killed and let go.
-    stray: bool,
+    /// The machine does not know it: it is killed and let go, or a hook's.
+    pub(super) stray: bool,
+    /// What it used, once its main process has ended.
+    pub(super) usage: Option<Usage>,
+    /// Its unplanned end, until that is written down.
+    pub(super) incident: Option<Box<Incident>>,
+}
+
+impl LiveRun {
+    pub(super) fn new(service: Name, generation: Generation) -> LiveRun {
+        LiveRun { service, generation, stray: false, usage: None, incident: None }
+    }
 }
 
 /// See the head of the file.
@@ -38,6 +51,9 @@ pub(super) struct Actor {
     pub(super) link: Link,
     pub(super) logs: Arc<logs::Engine>,
     pub(super) publisher: Publisher,
+    pub(super) dossiers: Dossiers,
+    pub(super) hooks: Hooks,
+    pub(super) schedules: Schedules,
     pub(super) pending: Pending,
     pub(super) runs: HashMap<RunId, LiveRun>,
     /// Set by `Effect::Exit`: what could not be stopped.
@@ -49,10 +65,12 @@ pub(super) struct Actor {
     /// What watched runs use, as read while effects were performed.
     pub(super) readings: Vec<Fact>,
     /// Services whose view is older than their state.
-    stale: BTreeSet<ServiceId>,
+    pub(super) stale: BTreeSet<ServiceId>,
     /// Something changed since the last snapshot.
-    dirty: bool,
-    status_line: String,
+    pub(super) dirty: bool,
+    /// Bytes of output that were dropped, as last told.
+    pub(super) losses: HashMap<Name, u64>,
+    pub(super) status_line: String,
 }
 
 /// The present instant of the machine.
@@ -68,7 +86,10 @@ impl Actor {
         logs: Arc<logs::Engine>,
         publisher: Publisher,
         prober: Prober,
+        dossiers: Dossiers,
+        schedules: Schedules,
     ) -> Actor {
+        let hooks = Hooks::after(publisher.events.last());
         let stale = machine.ids().collect();
         Actor {
             machine,
@@ -76,6 +97,9 @@ impl Actor {
             link,
             logs,
             publisher,
+            dossiers,
+            hooks,
+            schedules,
             pending: Pending::default(),
             runs: HashMap::new(),
             exiting: None,
@@ -85,6 +109,7 @@ impl Actor {
             readings: Vec::new(),
             stale,
             dirty: true,
+            losses: HashMap::new(),
             status_line: String::new(),
         }
     }
@@ -93,19 +118,22 @@ impl Actor {
     pub(super) fn begin(&mut self, handed: HandOver) {
         for held in handed.runs {
             let (run, generation) = (held.run, held.generation);
-            let known = self.machine.knows(run) || self.machine.claim(now(), &held.service, run, generation);
+            // A hook that was called by another manager is not waited for.
+            let known = self.machine.knows(run)
+                || !Hook::is_hook(&held.service) && self.machine.claim(now(), &held.service, run, generation);
             let stray = !known;
             if let Some(spec) = self.plans.spec(held.generation, &held.service) {
                 let RunPipes { stdout, stderr } = held.pipes;
                 self.logs.attach(&held.service, held.run, &spec.logs, stdout, stderr);
             }
-            let live = LiveRun { service: held.service, generation: held.generation, stray };
+            let live = LiveRun { stray, ..LiveRun::new(held.service, held.generation) };
             self.runs.insert(held.run, live);
         }
         let strays: Vec<RunId> = self.runs.iter().filter(|(_, r)| r.stray).map(|(id, _)| *id).collect();
         for run in strays {
             self.tell(Request::KillTree { run });
         }
+        self.restore_dossiers();
         for fact in handed.facts {
             self.news(fact);
         }
@@ -148,10 +176,15 @@ impl Actor {
                 self.fact(run, Fact::Started { run, pid, at: Time(at_ms) });
             }
             News::LaunchFailed { run, why, transient } => {
+                self.hook_refused(run, &why);
                 self.fact(run, Fact::LaunchFailed { run, why, transient });
                 self.forget_run(run);
             }
-            News::Exited { run, exit, leftovers, at_ms, usage: _ } => {
+            News::Exited { run, exit, leftovers, at_ms, usage } => {
+                if let Some(live) = self.runs.get_mut(&run) {
+                    live.usage = Some(usage);
+                }
+                self.hook_exited(run, exit, leftovers);
                 self.fact(run, Fact::Exited { run, exit, leftovers, at: Time(at_ms) });
                 if !leftovers {
                     self.release_stray(run);
@@ -182,7 +215,7 @@ impl Actor {
                     NoteLevel::Warn => tracing::warn!("{text}"),
                     NoteLevel::Info => tracing::info!("{text}"),
                 }
-                self.publisher.event("manager", None, text, None, None);
+                self.publisher.tell(event("manager", None, text));
             }
             News::Hello(_)
             | News::Plan { .. }
@@ -217,12 +250,13 @@ impl Actor {
             }
             Report::Trouble { service, message: Some(message) } => {
                 tracing::error!("{service}: {message}");
-                self.publisher.event("log", Some(&service), message, None, None);
+                self.publisher.tell(event("log", Some(&service), message));
             }
             Report::Trouble { service, message: None } => {
                 let message = "the trouble with its log is over".to_string();
                 tracing::info!("{service}: {message}");
-                self.publisher.event("log", Some(&service), message, None, None);
+                self.publisher.tell(event("log", Some(&service), message));
+                self.tell_loss(&service);
             }
             Report::Rotated { service, file } => {
                 tracing::debug!("{service}: log rotated to {}", file.display())
@@ -231,7 +265,9 @@ impl Actor {
     }
 
     fn forget_run(&mut self, run: RunId) {
-        let Some(gone) = self.runs.remove(&run) else { return };
+        let Some(mut gone) = self.runs.remove(&run) else { return };
+        self.file_dossier(&mut gone);
+        self.hook_over(run);
         self.listener.remove(run);
         self.prober.forget(run);
         self.begin_tails_anew(&gone.service);
@@ -286,10 +322,9 @@ impl Actor {
                         generation.0
                     );
                 };
-                let live = LiveRun { service: name.clone(), generation, stray: false };
-                self.runs.insert(run, live);
+                self.runs.insert(run, LiveRun::new(name.clone(), generation));
                 self.begin_tail(run, generation);
-                let request = Request::Launch { run, service: name.clone(), generation, entry };
+                let request = Request::Launch { run, service: name.clone(), generation, entry, call: None };
                 groups.entry(name).or_default().push(request);
             }
             effect @ Effect::Probe { .. } => self.probe(effect, groups),
@@ -312,19 +347,13 @@ impl Actor {
             Effect::KillTree { run } => self.to_run(groups, run, Request::KillTree { run }),
             Effect::Release { run } => self.logs.finish(run),
             Effect::Reply { ticket, outcome } => self.pending.answer(ticket, outcome),
-            Effect::Emit(notice) => {
-                let last = notice.exit.zip(notice.run).map(|(exit, run)| {
-                    let view = notice.service.as_ref().and_then(|n| self.machine.id(n.as_str()));
-                    let seen = view.and_then(|id| self.machine.view(id).last_exit).filter(|e| e.run == run);
-                    let (at, ran) = seen.map_or((now(), 0), |e| (e.at, e.ran.0));
-                    last_exit(exit, at, run.0, ran)
-                });
-                self.publisher.notice(notice, last);
-            }
+            Effect::Explain { service, incident } => self.explain(service, incident),
+            Effect::Emit(notice) => self.announce(notice),
             Effect::Removed { service, name } => {
                 self.stale.remove(&service);
                 self.publisher.remove(&name);
                 self.logs.forget(&name);
+                self.dossiers.remove(&name);
                 groups.entry(name.clone()).or_default().push(Request::Forget { service: name });
                 self.dirty = true;
             }
@@ -346,42 +375,22 @@ impl Actor {
 
     /// Ends a turn: the keeper is told, then readers see what changed.
     pub(super) fn end_turn(&mut self) {
+        self.keep_time();
+        self.call_hooks();
         self.link.send(std::mem::take(&mut self.outbox));
         self.publish();
         // How things stand now, for systemd.
         self.link.send(std::mem::take(&mut self.outbox));
     }
 
-    fn publish(&mut self) {
-        for id in std::mem::take(&mut self.stale) {
-            self.publisher.update(&self.machine, id, &self.logs);
-            self.dirty = true;
-        }
-        if !std::mem::take(&mut self.dirty) {
-            return;
-        }
-        let state = if self.machine.shutting_down() {
-            "stopping"
-        } else if self.plans.loading() {
-            "reloading"
-        } else {
-            "running"
-        };
-        let plan = self.plans.current();
-        self.publisher.publish(&self.machine, &plan, self.plans.generation().0, state);
-        if !self.publisher.status_wanted() {
-            return;
-        }
-        let line = status_line(&self.machine.counts());
-        if line != self.status_line {
-            self.tell(Request::Notify(Up::Status(line.clone())));
-            self.status_line = line;
-        }
-    }
-
     /// The next instant at which something is due.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.machine.next_deadline().into_iter().chain(self.pending.next_deadline()).min()
+        self.machine
+            .next_deadline()
+            .into_iter()
+            .chain(self.pending.next_deadline())
+            .chain(self.hooks.deadline())
+            .min()
     }
 
     /// Does what is due.
@@ -393,12 +402,4 @@ impl Actor {
             self.step(Event::Wish(Wish::Forget { ticket }));
         }
     }
-}
-
-/// "12 services: 10 running, 1 backoff, 1 failed", for `systemctl status`.
-fn status_line(counts: &BTreeMap<&'static str, u32>) -> String {
-    let total: u32 = counts.values().sum();
-    let parts: Vec<String> =
-        counts.iter().filter(|(_, n)| **n > 0).map(|(s, n)| format!("{n} {s}")).collect();
-    format!("{total} service{}: {}", if total == 1 { "" } else { "s" }, parts.join(", "))
 }

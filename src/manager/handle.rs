@@ -3,6 +3,7 @@
 
 use super::{
     LogStream, LogWish,
+    dossiers::Shelf,
     events::EventLog,
     logstream::{self, Readers},
     snapshot::Snapshot,
@@ -70,6 +71,7 @@ pub struct Handle {
     events: Arc<EventLog>,
     logs: Arc<Engine>,
     readers: Readers,
+    dossiers: Option<Shelf>,
 }
 
 impl Handle {
@@ -80,7 +82,39 @@ impl Handle {
         events: Arc<EventLog>,
         logs: Arc<Engine>,
     ) -> Handle {
-        Handle { asks, snapshot, events, logs, readers: Readers::new() }
+        Handle { asks, snapshot, events, logs, readers: Readers::new(), dossiers: None }
+    }
+
+    /// With the dossiers that are written.
+    pub(super) fn with_dossiers(self, shelf: Shelf) -> Handle {
+        Handle { dossiers: Some(shelf), ..self }
+    }
+
+    /// What is known of the unplanned ends of an instance.
+    pub async fn why(&self, name: &Name) -> Result<wire::why::Why, Refusal> {
+        let Some(now) = self.snapshot().find(name.as_str()).map(|view| view.at(sys::clock::boottime_ms()))
+        else {
+            return Err(Refusal::Unknown(name.to_string()));
+        };
+        let (dossiers, runs) = match &self.dossiers {
+            Some(shelf) => shelf
+                .read(name)
+                .await
+                .map_err(|e| Refusal::Unavailable(format!("the dossiers of {name} cannot be read: {e}")))?,
+            None => Default::default(),
+        };
+        Ok(wire::why::Why {
+            name: now.name,
+            desired: now.desired,
+            state: now.state,
+            ready: now.ready,
+            reason: now.reason,
+            restarts: now.restarts,
+            consecutive_failures: now.consecutive_failures,
+            next_start_in_ms: now.next_start_in_ms,
+            runs,
+            dossiers,
+        })
     }
 
     /// The newest snapshot.

@@ -4,9 +4,12 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod dossiers;
 pub mod events;
+mod explain;
 pub mod handle;
 mod handover;
+mod hooks;
 mod link;
 mod listen;
 mod logstream;
@@ -15,7 +18,10 @@ mod pending;
 mod plans;
 mod probing;
 mod publish;
+mod schedules;
 pub mod snapshot;
+mod tape;
+mod timetable;
 mod usage;
 pub mod views;
 
@@ -35,6 +41,7 @@ use crate::{
     sys::{self, timer::Timer},
 };
 use actor::{Actor, now};
+use events::EventLog;
 use handle::Ask;
 use handover::HandOver;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -45,6 +52,7 @@ use std::{
     pin::Pin,
     sync::Arc,
 };
+use tape::Tape;
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 /// How many calls may wait for the actor before callers wait for a place.
@@ -100,7 +108,7 @@ impl Manager {
         if managers_before > 0 {
             let text = format!("the manager was restarted, runs taken over: {}", handed.runs.len());
             tracing::warn!("{text}");
-            actor.publisher.event("manager", None, text, None, None);
+            actor.publisher.tell(publish::event("manager", None, text));
         }
         // Callers wait in the socket until this task first waits: by then there is something to show.
         serve(handle)?;
@@ -136,6 +144,7 @@ fn prepare(
     };
     // Not bounded, because log writers must never wait: at most a report per run and rotation.
     let (reports, from_logs) = mpsc::unbounded_channel();
+    let events = event_log(&mut handed.kept, &socket, hello.managers_before)?;
     let vault = Vault::new(std::mem::take(&mut handed.kept), link::deposit(socket.try_clone()?))?;
     let logs = Arc::new(Engine::with(vault, housekeeper, move |report: Report| drop(reports.send(report)))?);
     logs.host(&plans.current());
@@ -147,9 +156,12 @@ fn prepare(
         Machine::restore(seed, plans.current(), hello.generation, next_run, &handed.remembered, now())
     };
     let link = link::Link::new(socket)?;
-    let publisher = publish::Publisher::new(hello);
+    let life = format!("{}-{}", hello.pid, hello.began_ms);
+    let dossiers = dossiers::Dossiers::open(&plans.current().daemon.state_dir, life)?;
+    let publisher = publish::Publisher::new(hello, events);
     let (asks, from_api) = mpsc::channel(ASKS);
-    let handle = Handle::new(asks, publisher.snapshot.subscribe(), publisher.events.clone(), logs.clone());
+    let handle = Handle::new(asks, publisher.snapshot.subscribe(), publisher.events.clone(), logs.clone())
+        .with_dossiers(dossiers.shelf());
     let (prober, answers) = probing::Prober::new();
     let inputs = Inputs {
         logs: from_logs,
@@ -158,7 +170,29 @@ fn prepare(
         signals: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
         timer: sys::ready::timer(Timer::new()?)?,
     };
-    Ok((Actor::new(machine, plans, link, logs, publisher, prober), inputs, handle))
+    Ok((
+        Actor::new(machine, plans, link, logs, publisher, prober, dossiers, schedules::Schedules::new()?),
+        inputs,
+        handle,
+    ))
+}
+
+/// The events of earlier managers, where they are to be had; else numbers go on behind any that those may have used.
+fn event_log(
+    kept: &mut Vec<(String, Vec<OwnedFd>)>,
+    socket: &OwnedFd,
+    managers_before: u32,
+) -> io::Result<EventLog> {
+    let left = kept.extract_if(.., |(name, _)| name == tape::NAME).flat_map(|(_, fds)| fds).collect();
+    match Tape::found(left) {
+        Ok(Some((tape, events))) if !events.is_empty() => return Ok(EventLog::taped(tape, events)),
+        Ok(_) => {}
+        Err(e) => tracing::error!("cannot read the events of the last manager: {e}"),
+    }
+    if managers_before > 0 {
+        return Ok(EventLog::new((u64::from(managers_before) << 40) + 1));
+    }
+    Ok(EventLog::taped(Tape::new(link::deposit(socket.try_clone()?))?, Vec::new()))
 }
 
 /// Turns until everything is stopped and drained.
@@ -204,6 +238,10 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
             heard = actor.listener.heard() => {
                 heard?;
                 actor.heard();
+            }
+            due = actor.schedules.due() => {
+                due?;
+                actor.look_at_clock();
             }
             Some(ask) = inputs.api.recv() => ask_actor(&mut actor, ask),
             fired = inputs.timer.readable() => {

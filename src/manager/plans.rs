@@ -6,7 +6,7 @@ use crate::{
     keeper::protocol::{Request, Up},
     machine::{Event, Ticket, Wish},
     plan::{Generation, Millis, Name, Plan, ServiceSpec, diff},
-    wire,
+    sys, wire,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -53,14 +53,17 @@ impl Plans {
 
     /// A service as a plan has it.
     pub(super) fn spec(&self, generation: Generation, name: &Name) -> Option<&ServiceSpec> {
-        self.held.get(&generation)?.find(name.as_str())
+        let plan = self.held.get(&generation)?;
+        plan.find(name.as_str()).or_else(|| plan.hook(name.as_str()).map(|(_, spec)| spec))
     }
 
     /// The index of a service in a plan.
     pub(super) fn entry(&self, generation: Generation, name: &Name) -> Option<u32> {
         let plan = self.held.get(&generation)?;
-        let index = plan.services.binary_search_by(|s| s.name.cmp(name)).ok()?;
-        u32::try_from(index).ok()
+        match plan.services.binary_search_by(|s| s.name.cmp(name)) {
+            Ok(index) => u32::try_from(index).ok(),
+            Err(_) => plan.hook(name.as_str()).map(|(entry, _)| entry),
+        }
     }
 
     /// Lets go of a plan that no run needs; true if it was held and is not the one in force.
@@ -154,12 +157,23 @@ impl Actor {
                 self.logs.update(name, &spec.logs);
             }
         }
+        self.note_changes(&diff, generation);
         self.logs.host(&plan);
         self.step(Event::Wish(Wish::Apply { plan: plan.clone(), generation }));
         if !self.runs.values().any(|r| r.generation == previous) && self.plans.drop_unused(previous) {
             self.tell(Request::DropPlan { generation: previous });
         }
         self.answer_apply(ask, &diff, &plan, report);
+    }
+
+    /// For the dossiers of runs that fail with them.
+    fn note_changes(&self, diff: &diff::Diff, generation: Generation) {
+        let at = wire::timestamp(sys::clock::wall_ms());
+        for changed in &diff.changed {
+            let fields = changed.fields.iter().map(field).collect();
+            let change = wire::why::Change { generation: generation.0, at: at.clone(), fields };
+            self.dossiers.changed(&changed.name, change);
+        }
     }
 
     /// Answers an apply once the services that it touched have settled, or the caller's time is up.
@@ -205,9 +219,11 @@ fn read_answer(generation: Option<Generation>, fds: Vec<OwnedFd>) -> Result<(Gen
     }
 }
 
+fn field(f: &diff::Field) -> wire::ChangedField {
+    wire::ChangedField { path: f.path.clone(), old: f.old.clone(), new: f.new.clone() }
+}
+
 fn report(diff: &diff::Diff, plan: &Plan) -> wire::PlanReport {
-    let field =
-        |f: &diff::Field| wire::ChangedField { path: f.path.clone(), old: f.old.clone(), new: f.new.clone() };
     let changed = |c: &diff::Changed| wire::ChangedService {
         name: c.name.to_string(),
         restarts: c.restart_needed,

@@ -1,18 +1,20 @@
 //! From the machine's view to what readers see: snapshots after each turn, and events.
 
 use super::{
+    actor::Actor,
     events::EventLog,
-    snapshot::{Now, Snapshot, View, wall_of},
+    schedules::Schedules,
+    snapshot::{Now, Snapshot, View, boot_of, wall_of},
     views::Views,
 };
 use crate::{
-    keeper::protocol::Hello,
+    keeper::protocol::{Hello, Request, Up},
     logs,
-    machine::{Machine, Notice, NoticeKind, Probed, ServiceId, Time},
+    machine::{Desired, Machine, Notice, NoticeKind, Probed, ServiceId, Time},
     plan::{Check, Exit, Name, Plan, Resources, RunId, ServiceSpec, Stderr, Stdout, signal::signal_name},
     sys, wire,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 /// Keeps the views of all services and publishes them.
@@ -24,9 +26,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(hello: Hello) -> Publisher {
-        // Numbers rise over restarts of the manager too, so that `Last-Event-ID` never means another event.
-        let events = Arc::new(EventLog::new((u64::from(hello.managers_before) << 40) + 1));
+    pub(super) fn new(hello: Hello, events: EventLog) -> Publisher {
+        let events = Arc::new(events);
         let snapshot = watch::Sender::new(Arc::default());
         Publisher { views: Views::default(), snapshot, events, hello }
     }
@@ -42,7 +43,13 @@ impl Publisher {
     }
 
     /// Renews the view of a service.
-    pub(super) fn update(&mut self, machine: &Machine, id: ServiceId, logs: &logs::Engine) {
+    pub(super) fn update(
+        &mut self,
+        machine: &Machine,
+        id: ServiceId,
+        logs: &logs::Engine,
+        schedules: &Schedules,
+    ) {
         let v = machine.view(id);
         let spec = v.spec;
         let before = self.views.find(spec.name.as_str());
@@ -69,7 +76,10 @@ impl Publisher {
                 },
             },
             started_ms: v.started.map(|t| t.0),
-            next_start_ms: v.next_start.map(|t| t.0),
+            next_start_ms: v.next_start.map(|t| t.0).or_else(|| {
+                let due = schedules.next(&spec.name).filter(|_| v.desired == Desired::Up && v.run.is_none());
+                due.map(boot_of)
+            }),
             log_dir: spec.logs.dir.clone(),
             log: captured.then(|| logs.counters(&spec.name)),
             cgroup,
@@ -107,9 +117,8 @@ impl Publisher {
         }));
     }
 
-    /// Tells the event stream and the daemon's own log.
-    pub(super) fn notice(&self, n: Notice, last: Option<wire::LastExit>) {
-        // The message names its service.
+    /// Tells the event stream and the daemon's own log. The message names its service.
+    pub(super) fn notice(&self, n: Notice, last: Option<wire::LastExit>, state: Option<&str>) {
         match n.kind {
             NoticeKind::Failed | NoticeKind::Stuck => tracing::error!("{}", n.message),
             NoticeKind::LaunchFailed | NoticeKind::Oom | NoticeKind::Watch | NoticeKind::Unhealthy => {
@@ -124,22 +133,65 @@ impl Publisher {
         }
         let kind =
             serde_json::to_value(n.kind).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
-        self.event(&kind, n.service.as_ref(), n.message, n.run.map(|r| r.0), last);
+        let event = event(&kind, n.service.as_ref(), n.message);
+        let state = state.map(str::to_owned).filter(|_| n.kind == NoticeKind::State);
+        self.tell(wire::Event { run_id: n.run.map(|r| r.0), exit: last, state, ..event });
     }
 
     /// Appends to the event stream.
-    pub(super) fn event(
-        &self,
-        kind: &str,
-        service: Option<&Name>,
-        message: String,
-        run_id: Option<u64>,
-        exit: Option<wire::LastExit>,
-    ) {
-        let service = service.map(ToString::to_string);
-        let at = wire::timestamp(sys::clock::wall_ms());
-        self.events.push(wire::Event { id: 0, at, kind: kind.into(), service, message, run_id, exit });
+    pub(super) fn tell(&self, event: wire::Event) {
+        self.events.push(event);
     }
+}
+
+/// An event of this instant.
+pub(super) fn event(kind: &str, service: Option<&Name>, message: String) -> wire::Event {
+    let at = wire::timestamp(sys::clock::wall_ms());
+    wire::Event {
+        at,
+        kind: kind.into(),
+        service: service.map(ToString::to_string),
+        message,
+        ..wire::Event::default()
+    }
+}
+
+impl Actor {
+    /// Makes what changed in this turn what readers see.
+    pub(super) fn publish(&mut self) {
+        for id in std::mem::take(&mut self.stale) {
+            self.publisher.update(&self.machine, id, &self.logs, &self.schedules);
+            self.dirty = true;
+        }
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        let state = if self.machine.shutting_down() {
+            "stopping"
+        } else if self.plans.loading() {
+            "reloading"
+        } else {
+            "running"
+        };
+        let plan = self.plans.current();
+        self.publisher.publish(&self.machine, &plan, self.plans.generation().0, state);
+        if !self.publisher.status_wanted() {
+            return;
+        }
+        let line = status_line(&self.machine.counts());
+        if line != self.status_line {
+            self.tell(Request::Notify(Up::Status(line.clone())));
+            self.status_line = line;
+        }
+    }
+}
+
+/// "12 services: 10 running, 1 backoff, 1 failed", for `systemctl status`.
+fn status_line(counts: &BTreeMap<&'static str, u32>) -> String {
+    let total: u32 = counts.values().sum();
+    let parts: Vec<String> =
+        counts.iter().filter(|(_, n)| **n > 0).map(|(s, n)| format!("{n} {s}")).collect();
+    format!("{total} service{}: {}", if total == 1 { "" } else { "s" }, parts.join(", "))
 }
 
 /// An exit as the API shows it.

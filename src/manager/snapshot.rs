@@ -127,6 +127,12 @@ impl Snapshot {
     }
 }
 
+/// The boot time of a wall-clock time, by the clocks as they stand now; for display only.
+pub(super) fn boot_of(wall_ms: u64) -> u64 {
+    let ahead = wall_ms.saturating_sub(sys::clock::wall_ms());
+    sys::clock::boottime_ms().saturating_add(ahead)
+}
+
 /// The wall-clock time of a boot time, by the clocks as they stand now; for display only.
 pub(super) fn wall_of(boottime_ms: u64) -> u64 {
     let ago = sys::clock::boottime_ms().saturating_sub(boottime_ms);

@@ -2,6 +2,7 @@
 
 use super::{Name, Plan, ServiceSpec};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// What an apply of a new plan changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +49,11 @@ impl Diff {
 /// Compares two plans.
 pub fn diff(old: &Plan, new: &Plan) -> Diff {
     let mut d = Diff { daemon: fields(&old.daemon, &new.daemon), ..Diff::default() };
+    // What is in them may be secret, such as the path of a webhook.
+    let names: BTreeSet<&str> = old.hooks.iter().chain(&new.hooks).map(|h| h.name.as_str()).collect();
+    let find = |plan: &'_ Plan, name: &str| plan.hooks.iter().find(|h| h.name == name).cloned();
+    let changed = names.into_iter().filter(|name| find(old, name) != find(new, name));
+    d.daemon.extend(changed.map(|name| Field { path: format!("hook.{name}"), old: None, new: None }));
     d.removed =
         old.services.iter().filter(|s| new.find(s.name.as_str()).is_none()).map(|s| s.name.clone()).collect();
     for s in &new.services {
@@ -82,7 +88,7 @@ fn walk(path: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Fiel
         return;
     }
     if let (Some(Value::Object(a)), Some(Value::Object(b))) = (old, new) {
-        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         for k in keys {
             let at = if path.is_empty() { k.clone() } else { format!("{path}.{k}") };
             walk(&at, a.get(k), b.get(k), out);

@@ -1,16 +1,20 @@
 //! A plan as bytes, for a sealed memfd that keeper, launchers and manager all map.
 //!
 //! Layout: magic, then little-endian u32: format, number of services; then per part (daemon, warnings, each
-//! service) offset, length and marks, each a u32; then the parts as JSON. A launcher reads just the part of what it
+//! service, the hooks) offset, length and marks, each a u32; then the parts as JSON.
+//! A launcher reads just the part of what it
 //! launches, and the keeper, which is to decode no service, no more of one than its marks.
 //! No file is touched here.
 
-use super::{DaemonSpec, LaunchSpec, Name, Plan, Resources, ServiceSpec};
+use super::{
+    DaemonSpec, LaunchSpec, Name, Plan, Resources, ServiceSpec,
+    hook::{self, Hook},
+};
 use serde::de::DeserializeOwned;
 
 const MAGIC: &[u8; 8] = b"keepplan";
 /// The format written by this version.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 const HEAD: usize = 16;
 /// Bytes of an entry of the table of parts.
 const ENTRY: usize = 12;
@@ -40,6 +44,7 @@ pub fn encode(plan: &Plan) -> Result<Vec<u8>, ImageError> {
         let marks = if s.launch.is_restricted() { RESTRICTED } else { 0 };
         parts.push((serde_json::to_vec(s).map_err(json)?, marks));
     }
+    parts.push((serde_json::to_vec(&plan.hooks).map_err(json)?, 0));
     let too_large = |_| ImageError::Damaged("larger than 4 GiB".into());
     let mut out = Vec::from(*MAGIC);
     out.extend(FORMAT.to_le_bytes());
@@ -106,8 +111,22 @@ impl<'a> Image<'a> {
 
     /// What it is to be launched with, and nothing else of it.
     pub fn launch(&self, index: u32) -> Result<Launched, ImageError> {
+        if index & hook::ENTRY != 0 {
+            return self.hook(index & !hook::ENTRY);
+        }
         self.check(index)?;
         self.part(index as usize + 2)
+    }
+
+    /// The command of a hook.
+    fn hook(&self, index: u32) -> Result<Launched, ImageError> {
+        let exec = self.hooks()?.into_iter().nth(index as usize).and_then(|hook| hook.exec);
+        let exec = exec.ok_or_else(|| ImageError::Damaged(format!("there is no hook {index}")))?;
+        Ok(Launched { name: exec.name, launch: exec.launch, resources: exec.resources })
+    }
+
+    fn hooks(&self) -> Result<Vec<Hook>, ImageError> {
+        self.part(self.services as usize + 2)
     }
 
     fn check(&self, index: u32) -> Result<(), ImageError> {
@@ -128,7 +147,7 @@ impl<'a> Image<'a> {
     /// The whole plan.
     pub fn plan(&self) -> Result<Plan, ImageError> {
         let services = (0..self.services).map(|i| self.service(i)).collect::<Result<_, _>>()?;
-        Ok(Plan { daemon: self.daemon()?, services, warnings: self.part(1)? })
+        Ok(Plan { daemon: self.daemon()?, services, hooks: self.hooks()?, warnings: self.part(1)? })
     }
 
     fn part<T: DeserializeOwned>(&self, n: usize) -> Result<T, ImageError> {

@@ -8,6 +8,7 @@
 pub mod capability;
 pub mod daemon;
 pub mod diff;
+pub mod hook;
 pub mod image;
 pub mod logs;
 pub mod name;
@@ -17,6 +18,7 @@ pub mod provision;
 pub mod resources;
 pub mod run;
 pub mod sandbox;
+pub mod schedule;
 pub mod service;
 pub mod signal;
 pub mod unit;
@@ -30,9 +32,10 @@ pub use provision::{Credentials, Place, Provision, Verify};
 pub use resources::{Meter, Resources, Setting, Watch, WatchAction};
 pub use run::{Exit, Job, RunId};
 pub use sandbox::{IoPriority, ReadOnly, Sandbox, Scheduling, Syscalls};
+pub use schedule::Schedule;
 pub use service::{
     Backoff, Breaker, EnvFile, ExitMatch, Identity, LaunchSpec, Limit, LimitValue, LogFormat, LogSpec,
-    OnFull, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec, Tells,
+    OnFull, Oneshot, Receiver, Reload, Restart, ServiceSpec, Stderr, Stdout, StopSpec, Tells,
 };
 pub use unit::Millis;
 
@@ -45,11 +48,21 @@ pub struct Plan {
     pub daemon: DaemonSpec,
     /// One entry per instance, sorted by `name`; names are unique and the dependency graph has no cycle.
     pub services: Vec<ServiceSpec>,
+    /// Sorted by name.
+    pub hooks: Vec<hook::Hook>,
     /// What deserves a word but no refusal, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl Plan {
+    /// The command of a hook, by the name that it has among services.
+    pub fn hook(&self, name: &str) -> Option<(u32, &ServiceSpec)> {
+        let mut all = (0u32..).zip(&self.hooks);
+        all.find_map(|(i, hook)| {
+            hook.exec.as_deref().filter(|e| e.name.as_str() == name).map(|e| (i | hook::ENTRY, e))
+        })
+    }
+
     /// The entry of this name, by binary search.
     pub fn find(&self, name: &str) -> Option<&ServiceSpec> {
         self.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok().map(|i| &self.services[i])

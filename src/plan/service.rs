@@ -1,6 +1,8 @@
 //! One service instance, with every `${…}` expanded, every name resolved and every default filled in.
 
-use super::{Live, Millis, Name, Provision, Ready, Resources, Rotate, Sandbox, Scheduling, Syscalls, Watch};
+use super::{
+    Live, Millis, Name, Provision, Ready, Resources, Rotate, Sandbox, Schedule, Scheduling, Syscalls, Watch,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -13,6 +15,9 @@ pub struct ServiceSpec {
     pub instance: Option<u32>,
     /// One line for people.
     pub description: String,
+    /// What its end means to others; `None`: it is a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oneshot: Option<Oneshot>,
     /// Start it when keepd starts, or when it is added by an apply.
     pub autostart: bool,
     /// Start only once these are ready; stop before them. Pulled in.
@@ -55,6 +60,15 @@ pub struct ServiceSpec {
     pub logs: LogSpec,
 }
 
+/// `type = "oneshot"`: it is ready once it has succeeded, and then nothing of it is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Oneshot {
+    /// How long a run may take; then it is stopped, and has failed. `None`: for ever.
+    pub timeout: Option<Millis>,
+    /// When it runs; `None`: when it is started.
+    pub schedule: Option<Schedule>,
+}
+
 /// `restart = …`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,6 +101,26 @@ pub struct Backoff {
     pub jitter_permille: u32,
     /// A run this long forgets earlier failures; nothing else automatic does.
     pub reset_after: Millis,
+}
+
+impl Backoff {
+    /// The delay before the `attempt`-th restart in a row (the first is 1), without jitter:
+    /// `delay * factor^(attempt-1)`, at most `max`.
+    pub fn base(&self, attempt: u32) -> Millis {
+        let (mut d, max, factor) = (self.delay.0, self.max.0, self.factor_permille.max(1000));
+        if factor == 1000 || d == 0 {
+            return Millis(d.min(max));
+        }
+        for _ in 1..attempt {
+            if d >= max {
+                break;
+            }
+            // At least one more, so that a tiny delay with a tiny factor still grows.
+            let grown = u128::from(d) * u128::from(factor) / 1000;
+            d = u64::try_from(grown).unwrap_or(u64::MAX).max(d + 1);
+        }
+        Millis(d.min(max))
+    }
 }
 
 /// Opens after `failures` within `within`: state `failed`, one retry every `retry_every`.

@@ -60,6 +60,14 @@ pub fn counter(base: BorrowedFd<'_>, name: &str, file: &str, key: &str) -> Resul
     Ok(pairs.find(|(k, _)| *k == key).and_then(|(_, number)| number.parse().ok()))
 }
 
+/// The number that a file holds, such as `memory.peak`. ENOENT: the cgroup or the file is not there.
+pub fn number(base: BorrowedFd<'_>, name: &str, file: &str) -> Result<Option<u64>> {
+    let mut buf = [0u8; 32];
+    let file = fd::open_at(base, &format!("{name}/{file}"), false)?;
+    let n = fd::read(file.as_fd(), &mut buf)?;
+    Ok(std::str::from_utf8(&buf[..n]).ok().and_then(|text| text.trim().parse().ok()))
+}
+
 /// Writes to a file of a cgroup.
 pub fn write(base: BorrowedFd<'_>, name: &str, file: &str, text: &str) -> Result<()> {
     let file = fd::open_at(base, &format!("{name}/{file}"), true)?;

@@ -68,6 +68,12 @@ impl WallTimer {
     }
 }
 
+impl AsRawFd for WallTimer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
 impl AsFd for WallTimer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -208,6 +208,7 @@ fn plans_are_loaded_and_dropped() {
         service: Name::new(service),
         generation: Generation(generation),
         entry,
+        call: None,
     };
     rig.send(&[
         Request::AdoptPlan { generation: Generation(2) },

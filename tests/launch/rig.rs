@@ -186,6 +186,7 @@ impl Rig {
         let plan = Plan {
             daemon: daemon(&self.dir, &self.setup),
             services: self.setup.services.clone(),
+            hooks: Vec::new(),
             warnings: Vec::new(),
         };
         fs::write(self.dir.join("plan"), image::encode(&plan).unwrap()).unwrap();
@@ -360,7 +361,7 @@ impl Rig {
         let run = RunId(self.next_run);
         self.next_run += 1;
         let (service, entry) = (Name::new(name), self.entry(name));
-        self.send(&[Request::Launch { run, service, generation: Generation(1), entry }]);
+        self.send(&[Request::Launch { run, service, generation: Generation(1), entry, call: None }]);
         run
     }
 
@@ -540,6 +541,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         name: Name::new(name),
         instance: None,
         description: String::new(),
+        oneshot: None,
         autostart: true,
         requires: Vec::new(),
         wants: Vec::new(),

@@ -236,7 +236,7 @@ fn a_launch_must_fit_the_plan() {
     let mut ask = |service: &str, generation, entry| {
         let run = RunId(1000 + u64::from(entry) + generation);
         let service = Name::new(service);
-        rig.send(&[Request::Launch { run, service, generation: Generation(generation), entry }]);
+        rig.send(&[Request::Launch { run, service, generation: Generation(generation), entry, call: None }]);
         rig.wait("LaunchFailed", |n| match n {
             News::LaunchFailed { run: r, why, transient: false } if *r == run => Some(why.clone()),
             News::Started { run: r, .. } if *r == run => panic!("it started"),

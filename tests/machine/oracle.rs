@@ -3,7 +3,7 @@
 
 use super::kernel::Kernel;
 use keepd::{
-    machine::{Desired, Effect, Fact, Machine, NoticeKind, ServiceId, StateKind, Time, View},
+    machine::{Desired, Effect, Fact, Incident, Machine, NoticeKind, ServiceId, StateKind, Time, View},
     plan::{Budget, Job, Millis, Name, Plan, Restart, RunId, ServiceSpec, Which},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -426,6 +426,7 @@ impl Oracle {
                 let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
                 self.of(&name).stopping.get_or_insert((run, now));
             }
+            Effect::Explain { service, incident } => explained(machine, kernel, *service, incident),
             Effect::Removed { name, .. } => {
                 let alive = kernel.runs.values().any(|r| r.name == *name && !r.released);
                 assert!(!alive, "{name} was removed with a live run");
@@ -709,4 +710,17 @@ impl Past {
     fn last_was_soft(&self, ended: Time) -> bool {
         self.failures.last() != Some(&ended)
     }
+}
+
+/// An incident says what the kernel says, and what the service's state says of the time to come.
+fn explained(machine: &Machine, kernel: &Kernel, service: ServiceId, incident: &Incident) {
+    let run = &kernel.runs[&incident.run.0];
+    let view = machine.view(service);
+    assert_eq!((incident.exit, &run.name), (run.exit, view.name), "{incident:?}");
+    assert!(!run.alive(), "explained while something of it is alive: {incident:?}");
+    assert!(!incident.cause.is_empty() && !incident.next.what.is_empty(), "{incident:?}");
+    if incident.next.at.is_some() {
+        assert_eq!(incident.next.at, view.next_start, "{incident:?}");
+    }
+    assert!(incident.good.is_none_or(|good| good <= incident.generation), "{incident:?}");
 }

@@ -33,6 +33,7 @@ pub fn service(name: &str) -> ServiceSpec {
         name: name.into(),
         instance: None,
         description: String::new(),
+        oneshot: None,
         autostart: true,
         requires: vec![],
         wants: vec![],
@@ -107,7 +108,7 @@ pub fn daemon() -> DaemonSpec {
 
 pub fn plan(mut services: Vec<ServiceSpec>) -> Arc<Plan> {
     services.sort_by(|a, b| a.name.cmp(&b.name));
-    Arc::new(Plan { daemon: daemon(), services, warnings: vec![] })
+    Arc::new(Plan { daemon: daemon(), services, hooks: vec![], warnings: vec![] })
 }
 
 pub fn names(list: &[&str]) -> Vec<Name> {

@@ -8,22 +8,22 @@ use keepd::{
 use std::{collections::BTreeMap, sync::Arc};
 
 /// A machine, its clock, and short names for what is done to it.
-struct Host {
-    m: Machine,
-    now: Time,
+pub struct Host {
+    pub m: Machine,
+    pub now: Time,
     next_ticket: u64,
 }
 
 impl Host {
     /// Everything that starts by itself is launched.
-    fn begun(plan: Arc<Plan>) -> (Host, Vec<Effect>) {
+    pub fn begun(plan: Arc<Plan>) -> (Host, Vec<Effect>) {
         let mut m = Machine::new(1, plan, Generation(1), RunId(1));
         let effects = m.begin(Time(1_000_000));
         (Host { m, now: Time(1_000_000), next_ticket: 1 }, effects)
     }
 
     /// Everything runs.
-    fn up(plan: Arc<Plan>) -> Host {
+    pub fn up(plan: Arc<Plan>) -> Host {
         let (mut h, mut effects) = Host::begun(plan);
         while let Some(run) = launches(&effects).first() {
             effects.remove(effects.iter().position(|e| matches!(e, Effect::Launch { .. })).unwrap());
@@ -32,23 +32,23 @@ impl Host {
         h
     }
 
-    fn fact(&mut self, fact: Fact) -> Vec<Effect> {
+    pub fn fact(&mut self, fact: Fact) -> Vec<Effect> {
         self.m.step(self.now, Event::Fact(fact))
     }
 
-    fn started(&mut self, run: u64) -> Vec<Effect> {
+    pub fn started(&mut self, run: u64) -> Vec<Effect> {
         self.fact(Fact::Started { run: RunId(run), pid: 4000 + run as u32, at: self.now })
     }
 
-    fn exited(&mut self, run: u64, code: i32, leftovers: bool) -> Vec<Effect> {
+    pub fn exited(&mut self, run: u64, code: i32, leftovers: bool) -> Vec<Effect> {
         self.fact(Fact::Exited { run: RunId(run), exit: Exit::Code(code), leftovers, at: self.now })
     }
 
-    fn emptied(&mut self, run: u64) -> Vec<Effect> {
+    pub fn emptied(&mut self, run: u64) -> Vec<Effect> {
         self.fact(Fact::Emptied { run: RunId(run) })
     }
 
-    fn wish(
+    pub fn wish(
         &mut self,
         wish: impl Fn(Ticket, keepd::machine::ServiceId) -> Wish,
         name: &str,
@@ -59,48 +59,48 @@ impl Host {
         (ticket, self.m.step(self.now, Event::Wish(wish(ticket, id))))
     }
 
-    fn start(&mut self, name: &str) -> (Ticket, Vec<Effect>) {
+    pub fn start(&mut self, name: &str) -> (Ticket, Vec<Effect>) {
         self.wish(|ticket, service| Wish::Start { ticket, service }, name)
     }
 
-    fn stop(&mut self, name: &str) -> (Ticket, Vec<Effect>) {
+    pub fn stop(&mut self, name: &str) -> (Ticket, Vec<Effect>) {
         self.wish(|ticket, service| Wish::Stop { ticket, service }, name)
     }
 
-    fn restart(&mut self, name: &str) -> (Ticket, Vec<Effect>) {
+    pub fn restart(&mut self, name: &str) -> (Ticket, Vec<Effect>) {
         self.wish(|ticket, service| Wish::Restart { ticket, service }, name)
     }
 
-    fn reload(&mut self, name: &str) -> (Ticket, Vec<Effect>) {
+    pub fn reload(&mut self, name: &str) -> (Ticket, Vec<Effect>) {
         self.wish(|ticket, service| Wish::Reload { ticket, service }, name)
     }
 
-    fn pass(&mut self, ms: u64) -> Vec<Effect> {
+    pub fn pass(&mut self, ms: u64) -> Vec<Effect> {
         self.now.0 += ms;
         self.m.step(self.now, Event::Tick)
     }
 
-    fn view(&self, name: &str) -> View<'_> {
+    pub fn view(&self, name: &str) -> View<'_> {
         self.m.view(self.m.id(name).unwrap())
     }
 
-    fn state(&self, name: &str) -> StateKind {
+    pub fn state(&self, name: &str) -> StateKind {
         self.view(name).state
     }
 
-    fn run(&self, name: &str) -> u64 {
+    pub fn run(&self, name: &str) -> u64 {
         self.view(name).run.unwrap().0
     }
 }
 
-fn launches(effects: &[Effect]) -> Vec<u64> {
+pub fn launches(effects: &[Effect]) -> Vec<u64> {
     effects
         .iter()
         .filter_map(|e| if let Effect::Launch { run, .. } = e { Some(run.0) } else { None })
         .collect()
 }
 
-fn answer(effects: &[Effect], to: Ticket) -> Option<Outcome> {
+pub fn answer(effects: &[Effect], to: Ticket) -> Option<Outcome> {
     effects.iter().find_map(|e| match e {
         Effect::Reply { ticket, outcome } if *ticket == to => Some(outcome.clone()),
         _ => None,
@@ -108,8 +108,12 @@ fn answer(effects: &[Effect], to: Ticket) -> Option<Outcome> {
 }
 
 /// What is done to runs, without the news.
-fn acts(effects: &[Effect]) -> Vec<Effect> {
-    effects.iter().filter(|e| !matches!(e, Effect::Emit(_) | Effect::Reply { .. })).cloned().collect()
+pub fn acts(effects: &[Effect]) -> Vec<Effect> {
+    effects
+        .iter()
+        .filter(|e| !matches!(e, Effect::Emit(_) | Effect::Reply { .. } | Effect::Explain { .. }))
+        .cloned()
+        .collect()
 }
 
 fn told(effects: &[Effect], kind: NoticeKind) -> bool {

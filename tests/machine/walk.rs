@@ -175,8 +175,10 @@ impl Node {
             true => self.machine.step(self.now, Event::Wish(Wish::Shutdown { force: false })),
             false => self.machine.step(self.now, Event::Tick),
         };
-        let acts: Vec<&Effect> =
-            effects.iter().filter(|e| !matches!(e, Effect::Emit(_) | Effect::Exit { .. })).collect();
+        let acts: Vec<&Effect> = effects
+            .iter()
+            .filter(|e| !matches!(e, Effect::Emit(_) | Effect::Explain { .. } | Effect::Exit { .. }))
+            .collect();
         if self.machine.next_deadline().is_none_or(|t| t > self.now) {
             assert!(acts.is_empty(), "a new manager acts: {acts:?} at {before}");
             assert_eq!(self.key(), before, "a new manager differs");
@@ -236,7 +238,7 @@ impl Node {
                 | Effect::Adjust { .. } => {
                     panic!("nothing here is asked, watched or changes")
                 }
-                Effect::Reply { .. } | Effect::Emit(_) | Effect::Removed { .. } => {}
+                Effect::Reply { .. } | Effect::Emit(_) | Effect::Explain { .. } | Effect::Removed { .. } => {}
             }
         }
     }

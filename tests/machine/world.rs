@@ -283,6 +283,7 @@ impl World {
                     let owner = self.machine.run_owner(*run);
                     Some(self.machine.view(owner.expect("an effect on a run of nobody")).name.clone())
                 }
+                Effect::Explain { service, .. } => Some(self.machine.view(*service).name.clone()),
                 Effect::Emit(notice) => notice.service.clone(),
                 Effect::Removed { name, .. } => Some(name.clone()),
                 Effect::Reply { .. } | Effect::Exit { .. } => {
@@ -372,7 +373,7 @@ impl World {
                     assert!(!m.is_empty());
                 }
             }
-            Effect::Emit(_) => {}
+            Effect::Emit(_) | Effect::Explain { .. } => {}
             Effect::Removed { name, .. } => {
                 self.saved.remove(&name);
             }

@@ -33,9 +33,7 @@ fn kind(kind: &str, draft: &mut Draft) -> Result<(), String> {
             draft.remarks.note("Type=idle: it is started along with all others");
             Ok(())
         }
-        "oneshot" => draft
-            .set("type", "oneshot")
-            .map_err(|why| format!("{why}: it is started once, and nobody waits for its end")),
+        "oneshot" => draft.set("type", "oneshot"),
         "notify" | "notify-reload" => draft
             .set("ready.notify", true)
             .map_err(|_| "[ready] is not supported by this version: it is ready as soon as it runs".into()),
