@@ -28,6 +28,7 @@ pub enum Call {
     Plan,
     Apply,
     Reopen,
+    Upgrade,
     Shutdown,
     Alive,
     Ready,
@@ -71,6 +72,7 @@ pub const ROUTES: &[Route] = &[
     post("/v1/services/{name}/signal", WAIT, Call::Signal),
     post("/v1/apply", WAIT, Call::Apply),
     post("/v1/reopen", &[], Call::Reopen),
+    post("/v1/upgrade", &[], Call::Upgrade),
     post("/v1/shutdown", &["force"], Call::Shutdown),
 ];
 

@@ -54,6 +54,8 @@ pub(super) enum Command {
     Apply(ApplyArgs),
     /// Open all log files by their names again, after somebody moved them
     Reopen,
+    /// Let keepd go on as the program that is installed now; no service notices
+    Upgrade,
     /// Stop all services in order, then keepd itself
     Shutdown(ShutdownArgs),
     /// Print a completion script for a shell

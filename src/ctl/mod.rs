@@ -22,6 +22,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod upgrade;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -87,6 +88,7 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Plan(a) => plan::plan(&server, &a, look, &mut out).await,
             Command::Apply(a) => plan::apply(&server, &a, look, &mut out).await,
             Command::Reopen => shutdown::reopen(&server, &mut out).await,
+            Command::Upgrade => upgrade::run(&server, &mut out).await,
             Command::Shutdown(a) => shutdown::run(&server, &a, &mut out).await,
             Command::Completions { shell } => Ok(completion_script(shell, &mut out).map(|()| 0)?),
         }

@@ -43,6 +43,7 @@ impl Keeper {
                 }
                 Some(Owner::Manager) => self.manager_ended(),
                 Some(Owner::Loader) => self.loader_ended(),
+                Some(Owner::Check) => self.check_ended(),
                 Some(Owner::Launcher(number)) => self.launcher_ended(number),
                 // A descendant whose parent went first, or a child that is not reported yet.
                 None => self.newborn_ended(pid),
@@ -105,6 +106,17 @@ impl Keeper {
         }
         // It may have become empty before it was watched.
         self.check_empty(id);
+    }
+
+    /// The same for a run that was taken up, if its main process has ended and others had not.
+    pub(super) fn await_empty_again(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        if run.reaped() && !run.over() {
+            self.await_empty(id);
+        }
+        if run_is_killed(self.runs.get(&id)) {
+            self.kill_tree(id);
+        }
     }
 
     /// Some watched trees changed.
@@ -226,6 +238,11 @@ impl Keeper {
         self.plans.sweep(|g| runs.values().any(|r| r.generation == g));
         Some(run)
     }
+}
+
+/// Whether SIGKILL has still to do its work.
+fn run_is_killed(run: Option<&Run>) -> bool {
+    run.is_some_and(|r| r.killing && !r.over() && !matches!(r.phase, Phase::Launching { .. }))
 }
 
 pub(super) fn name(job: Job) -> &'static str {

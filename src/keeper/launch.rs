@@ -57,6 +57,7 @@ impl Keeper {
             generation,
             entry,
             pid: 0,
+            adopted: false,
             pidfd: None,
             stdout: None,
             stderr: None,

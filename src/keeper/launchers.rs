@@ -92,10 +92,26 @@ pub(super) struct Launchers {
     next: u64,
     /// When to see to what waits.
     again_at: Option<u64>,
+    /// Nothing more is handed out.
+    held: bool,
     buffer: Vec<u8>,
 }
 
 impl Launchers {
+    /// Lets errands wait, or not any more.
+    pub(super) fn hold(&mut self, yes: bool) {
+        self.held = yes;
+    }
+
+    /// Cgroups whose removal waits.
+    pub(super) fn remains(&self) -> Vec<String> {
+        let removals = self.waiting.iter().flatten().filter_map(|errand| match errand {
+            Errand::Remove(folders) => Some(folders.clone()),
+            _ => None,
+        });
+        removals.flatten().collect()
+    }
+
     /// When to see to errands that wait, in ms of boot time.
     pub(super) fn deadline(&self) -> Option<u64> {
         self.again_at
@@ -144,6 +160,9 @@ impl Keeper {
     /// Gives errands that wait to launchers, as far as there are free ones or more may be started.
     pub(super) fn serve_waiting(&mut self) {
         self.launchers.again_at = None;
+        if self.launchers.held {
+            return;
+        }
         self.serve(Kind::Restricted);
         self.serve(Kind::Free);
     }
@@ -197,9 +216,11 @@ impl Keeper {
         let (ours, theirs) = packet::pair(8 * PACKET_MAX)?;
         let (record, page) = Record::create()?;
         let own = Own {
-            argv: &self.launcher_argv,
+            program: None,
+            argv: &self.argv.launcher,
             fd: theirs.as_fd(),
             number: LAUNCHER_FD,
+            also: Vec::new(),
             env: None,
             role: own::Role::Launcher,
         };

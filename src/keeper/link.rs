@@ -84,6 +84,11 @@ impl Link {
         self.socket.is_some() && self.child.is_some()
     }
 
+    /// There is no manager, and all that the last one asked for was done.
+    pub(super) fn gone(&self) -> bool {
+        self.socket.is_none() && self.child.is_none() && self.requests.is_empty()
+    }
+
     pub(super) fn has_requests(&self) -> bool {
         !self.requests.is_empty()
     }

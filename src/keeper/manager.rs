@@ -34,9 +34,11 @@ impl Keeper {
     pub(super) fn start_manager(&mut self) -> sys::Result<()> {
         let (ours, theirs) = packet::pair(ROOM)?;
         let own = Own {
-            argv: &self.manager_argv,
+            program: None,
+            argv: &self.argv.manager,
             fd: theirs.as_fd(),
             number: MANAGER_FD,
+            also: Vec::new(),
             env: None,
             role: own::Role::Manager(self.spec.manager),
         };
@@ -56,6 +58,7 @@ impl Keeper {
             generation: self.plans.current,
             last_run: self.last_run,
             managers_before,
+            upgrades: self.upgrades,
             shutdown: self.shutdown.map(|s| s.force),
             status_wanted: self.up.heard(),
             cgroup: self.base.as_ref().map(|b| b.at.path.display().to_string()),
@@ -154,7 +157,7 @@ impl Keeper {
 
     /// Starts the next manager when its time has come.
     pub(super) fn restart_manager(&mut self, now: u64) {
-        if self.link.restart_at.is_none_or(|at| now < at) {
+        if self.link.restart_at.is_none_or(|at| now < at) || self.upgrade_needs_no_manager() {
             return;
         }
         if let Err(e) = self.start_manager() {

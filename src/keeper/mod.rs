@@ -35,16 +35,20 @@ mod pipes;
 mod plans;
 mod provide;
 mod requests;
+mod resume;
 mod run;
+mod save;
+mod saved;
 mod sessions;
 mod spare;
 mod state;
 mod step;
 mod tidy;
 mod tree;
+mod upgrade;
 mod verify;
 
-use std::{ffi::OsString, os::fd::OwnedFd};
+use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf};
 
 /// What the keeper is started with.
 #[derive(Debug, Default)]
@@ -55,6 +59,10 @@ pub struct Config {
     pub manager_argv: Vec<OsString>,
     /// Arguments, the program's name included, with which this binary is a launcher.
     pub launcher_argv: Vec<OsString>,
+    /// Arguments, the program's name included, with which the program that is upgraded to checks our state.
+    pub check_argv: Vec<OsString>,
+    /// The program that an upgrade executes.
+    pub program: PathBuf,
     /// A pipe of `--daemonize`: gets one byte, `R` when the manager says ready, or else the exit status.
     pub ready_fd: Option<OwnedFd>,
 }
@@ -71,4 +79,9 @@ pub fn run(config: Config) -> ExitStatus {
 /// Is a launcher until its keeper is gone; the status to exit with. To be called by a process with one thread.
 pub fn launch() -> ExitStatus {
     ExitStatus(launcher::run())
+}
+
+/// Looks whether this version can go on from the state of the keepd that asks; the status to exit with.
+pub fn check_state() -> ExitStatus {
+    ExitStatus(upgrade::check())
 }

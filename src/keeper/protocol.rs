@@ -56,6 +56,8 @@ pub enum Request {
     Adjust { run: RunId, generation: Generation, entry: u32 },
     /// Find out what a live run uses; answered by `Measured`.
     Measure { run: RunId },
+    /// Go on as the installed program; answered by `UpgradeRefused`, or by the end of this manager.
+    Upgrade,
     /// Answer to `Ping`.
     Pong,
     /// Everything is stopped: exit with this status.
@@ -153,6 +155,8 @@ pub enum News {
     Reopen,
     /// Answer with `Pong`.
     Ping,
+    /// There was no upgrade, and why.
+    UpgradeRefused { why: String },
     /// Something the keeper has to say to people: for the log.
     Note { level: NoteLevel, text: String },
 }
@@ -179,6 +183,7 @@ impl News {
             | News::Apply
             | News::Reopen
             | News::Ping
+            | News::UpgradeRefused { .. }
             | News::Note { .. } => 0,
         }
     }
@@ -199,6 +204,9 @@ pub struct Hello {
     pub last_run: RunId,
     /// How often a manager has been started before this one.
     pub managers_before: u32,
+    /// How often keepd was upgraded in place.
+    #[serde(default)]
+    pub upgrades: u32,
     /// An orderly stop was asked for already.
     pub shutdown: Option<bool>,
     /// Somebody listens to [`Up::Status`].

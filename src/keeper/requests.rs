@@ -55,6 +55,7 @@ impl Keeper {
             Request::Notify(up) => self.notify(&up),
             Request::Adjust { run, generation, entry } => self.adjust(run, generation, entry),
             Request::Measure { run } => self.measure(run),
+            Request::Upgrade => self.upgrade(),
             Request::Pong => self.up.pong(),
             Request::Exit { status } => self.exit = Some(status),
         }
@@ -87,7 +88,7 @@ impl Keeper {
         }
     }
 
-    fn remember(&mut self, service: Name, state: Kept) {
+    pub(super) fn remember(&mut self, service: Name, state: Kept) {
         self.forget(&service);
         let size = service.as_str().len() + state.as_str().len();
         if self.remembered_size + size > REMEMBERED_MAX {

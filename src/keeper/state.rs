@@ -13,6 +13,7 @@ use super::{
     run::Run,
     sessions::Sessions,
     tidy::Tidying,
+    upgrade::Upgrade,
 };
 use crate::{
     notify::Upward,
@@ -30,6 +31,7 @@ use std::{
     ffi::OsString,
     io::Write,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     rc::Rc,
 };
 
@@ -56,6 +58,7 @@ pub(super) enum Owner {
     Exec(u64),
     Manager,
     Loader,
+    Check,
     Launcher(u64),
 }
 
@@ -67,13 +70,24 @@ pub(super) struct Shutdown {
     pub(super) deadline: u64,
 }
 
+/// Arguments, the program's name included, of our own other roles.
+#[derive(Debug)]
+pub(super) struct Argv {
+    pub(super) loader: Vec<OsString>,
+    pub(super) manager: Vec<OsString>,
+    pub(super) launcher: Vec<OsString>,
+    pub(super) check: Vec<OsString>,
+}
+
 /// The keeper.
 pub(super) struct Keeper {
     pub(super) proof: SingleThread,
     pub(super) spec: DaemonSpec,
-    pub(super) loader_argv: Vec<OsString>,
-    pub(super) manager_argv: Vec<OsString>,
-    pub(super) launcher_argv: Vec<OsString>,
+    pub(super) argv: Argv,
+    /// What an upgrade executes.
+    pub(super) program: PathBuf,
+    /// That no other keepd uses the same folders.
+    pub(super) lock: OwnedFd,
     /// The waiting parent of `--daemonize`.
     pub(super) ready_fd: Option<OwnedFd>,
     /// The limit of open files that keepd was started with: services get it back.
@@ -105,6 +119,9 @@ pub(super) struct Keeper {
     pub(super) launchers: Launchers,
     pub(super) sessions: Sessions,
     pub(super) up: Upward,
+    pub(super) upgrade: Option<Upgrade>,
+    /// How often there was one.
+    pub(super) upgrades: u32,
     /// When this keeper began, in ms of boot time.
     pub(super) began_ms: u64,
     pub(super) shutdown: Option<Shutdown>,
@@ -119,9 +136,9 @@ pub(super) struct Start {
     pub(super) plans: Plans,
     pub(super) base: Option<Rc<Base>>,
     pub(super) degraded: Vec<String>,
-    pub(super) loader_argv: Vec<OsString>,
-    pub(super) manager_argv: Vec<OsString>,
-    pub(super) launcher_argv: Vec<OsString>,
+    pub(super) argv: Argv,
+    pub(super) program: PathBuf,
+    pub(super) lock: OwnedFd,
     pub(super) ready_fd: Option<OwnedFd>,
     pub(super) open_files: Option<limits::Pair>,
     pub(super) up: Upward,
@@ -133,9 +150,9 @@ impl Keeper {
         let keeper = Keeper {
             proof: start.proof,
             spec: start.spec,
-            loader_argv: start.loader_argv,
-            manager_argv: start.manager_argv,
-            launcher_argv: start.launcher_argv,
+            argv: start.argv,
+            program: start.program,
+            lock: start.lock,
             ready_fd: start.ready_fd,
             open_files: start.open_files,
             poll: Poll::new(BATCH)?,
@@ -160,6 +177,8 @@ impl Keeper {
             launchers: Launchers::default(),
             sessions: Sessions::default(),
             up: start.up,
+            upgrade: None,
+            upgrades: 0,
             began_ms: clock::boottime_ms(),
             shutdown: None,
             exit: None,
@@ -246,6 +265,7 @@ impl Keeper {
             self.loading.as_ref().map(Loading::deadline),
             self.up.ping_at(),
             self.launchers.deadline(),
+            self.upgrade.as_ref().map(Upgrade::deadline),
         ]
         .into_iter()
         .flatten()
@@ -263,6 +283,7 @@ impl Keeper {
             self.serve_waiting();
         }
         self.expire_loader(now);
+        self.on_upgrade(now);
         self.restart_manager(now);
         if self.shutdown.is_some_and(|s| now >= s.deadline) {
             self.note(NoteLevel::Error, "the orderly stop takes too long: killing what is left".into());

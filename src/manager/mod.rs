@@ -18,7 +18,7 @@ pub mod snapshot;
 mod usage;
 pub mod views;
 
-pub use crate::logs::{Query, read};
+pub use crate::logs::{Keep, Query, read};
 pub use handle::{Action, Handle, Refusal};
 pub use logstream::{LogFormat, LogStream, LogWish, Which};
 
@@ -74,6 +74,22 @@ impl Manager {
     /// The daemon's settings of the plan in force.
     pub fn spec(&self) -> &DaemonSpec {
         &self.spec
+    }
+
+    /// What an earlier manager kept under names that begin so, with those names.
+    pub fn kept(&mut self, beginning: &str) -> Vec<(String, OwnedFd)> {
+        let all = std::mem::take(&mut self.handed.kept);
+        let (wanted, rest) = all.into_iter().partition::<Vec<_>, _>(|(name, _)| name.starts_with(beginning));
+        self.handed.kept = rest;
+        wanted.into_iter().filter_map(|(name, fds)| Some((name, fds.into_iter().next()?))).collect()
+    }
+
+    /// What the keeper is to keep for the next manager, or not any more.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn keep(&self, keep: Keep<'_>) -> io::Result<()> {
+        link::deposit(self.socket.try_clone()?)(keep)
     }
 
     /// Runs until everything is stopped or the keeper is gone; `serve` starts the API before READY is told.
@@ -263,6 +279,10 @@ fn ask_actor(actor: &mut Actor, ask: Ask) {
         }
         Ask::Plan { apply, wait, reply } => {
             actor.ask_plan(plans::PlanAsk { apply, wait, reply: Some(reply) });
+        }
+        Ask::Upgrade { reply } => {
+            actor.upgrades.push(reply);
+            actor.tell(Request::Upgrade);
         }
         Ask::Shutdown { force } => shutdown(actor, force),
     }

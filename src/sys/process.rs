@@ -150,6 +150,13 @@ pub fn pid() -> u32 {
     std::process::id()
 }
 
+/// When a process began, in ticks since boot: with its pid, this means one process only. `None`: there is none.
+pub fn born(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The 22nd field; the second, a name in parentheses, may hold anything.
+    stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// The kernel's number of this thread.
 pub fn thread_id() -> i32 {
     nix::unistd::gettid().as_raw()
