@@ -5,6 +5,7 @@
 
 use super::{
     protocol::{News, NoteLevel, PACKET_MAX, Request, Turn},
+    pulse::Pulse,
     state::{Keeper, TOKEN_MANAGER},
 };
 use crate::sys::{Errno, clock, packet, pidfd, poll::Interest, process::Child, signal};
@@ -44,6 +45,12 @@ pub(super) struct Link {
     pub(super) cause: Option<String>,
     /// The present manager has said that it is ready.
     pub(super) ready: bool,
+    /// Whether it answers.
+    pub(super) pulse: Pulse,
+    /// Why we have killed it ourselves.
+    pub(super) verdict: Option<String>,
+    /// Managers in a row that ended before they were ready.
+    pub(super) failures: u32,
     pub(super) delay_ms: u64,
     pub(super) restart_at: Option<u64>,
     /// What people asked for while there was no manager.
@@ -101,7 +108,8 @@ impl Link {
     }
 
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.restart_at.into_iter().chain(self.again_at).min()
+        let pulse = self.connected().then(|| self.pulse.deadline());
+        [self.restart_at, self.again_at, pulse].into_iter().flatten().min()
     }
 
     /// Nothing of what is unsent can arrive any more.
@@ -118,6 +126,8 @@ impl Link {
         self.forget_unsent();
         self.requests.clear();
         self.started_at = clock::boottime_ms();
+        self.pulse = Pulse::of_new(self.started_at);
+        self.verdict = None;
         self.managers += 1;
         self.ready = false;
         self.restart_at = None;

@@ -130,7 +130,7 @@ impl Keeper {
             Ok(Some((Ended::Signal { signal, .. }, _))) => format!("was killed by {}", signal::name(signal)),
             Ok(None) | Err(_) => "ended".into(),
         };
-        self.link.cause = Some(cause);
+        self.link.cause = Some(self.link.verdict.take().unwrap_or(cause));
         // So that reading goes on to the end.
         self.link.forget_unsent();
         if self.link.socket.is_none() {
@@ -145,6 +145,7 @@ impl Keeper {
             self.link.delay_ms = 0;
             (self.link.started_at + SPACING_MS).saturating_sub(now)
         } else {
+            self.link.failures += 1;
             let delay = self.link.delay_ms;
             self.link.delay_ms = (delay * 2).clamp(DELAY_MS, DELAY_MAX_MS);
             delay
@@ -152,7 +153,12 @@ impl Keeper {
         self.link.restart_at = Some(now + delay);
         let when = if delay == 0 { "at once".into() } else { format!("in {delay} ms") };
         let cause = self.link.cause.take().unwrap_or_else(|| "ended".into());
-        complain(&format!("the manager {cause}; services go on, it is started again {when}"));
+        let text = format!("the manager {cause}; services go on, it is started again {when}");
+        complain(&text);
+        if self.link.failures > 0 {
+            let times = self.link.failures;
+            self.up.status(&format!("{text}; it has failed to start {times} times in a row"));
+        }
     }
 
     /// Starts the next manager when its time has come.

@@ -34,6 +34,7 @@ mod own;
 mod pipes;
 mod plans;
 mod provide;
+mod pulse;
 mod requests;
 mod resume;
 mod run;

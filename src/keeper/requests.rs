@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     plan::{Job, Name, RunId},
-    sys::{self, Errno, fd, pidfd, reap, signal},
+    sys::{self, Errno, clock, fd, pidfd, reap, signal},
 };
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -56,7 +56,7 @@ impl Keeper {
             Request::Adjust { run, generation, entry } => self.adjust(run, generation, entry),
             Request::Measure { run } => self.measure(run),
             Request::Upgrade => self.upgrade(),
-            Request::Pong => self.up.pong(),
+            Request::Pong => self.pulse_felt(),
             Request::Exit { status } => self.exit = Some(status),
         }
     }
@@ -72,6 +72,8 @@ impl Keeper {
         match up {
             Up::Ready => {
                 self.link.ready = true;
+                self.link.failures = 0;
+                self.link.pulse.beat(clock::boottime_ms());
                 self.up.ready();
                 if let Some(parent) = self.ready_fd.take() {
                     if let Err(e) = fd::stdio_to_null() {

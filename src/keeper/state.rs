@@ -283,6 +283,7 @@ impl Keeper {
             self.serve_waiting();
         }
         self.expire_loader(now);
+        self.feel_pulse(now);
         self.on_upgrade(now);
         self.restart_manager(now);
         if self.shutdown.is_some_and(|s| now >= s.deadline) {
