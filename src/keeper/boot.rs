@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Config,
+    Config, adopt,
     base::Base,
     loader,
     plans::Plans,
@@ -24,6 +24,7 @@ use crate::{
     },
 };
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{Read, Write},
     os::fd::{AsFd, OwnedFd},
@@ -115,14 +116,17 @@ fn start_new(proof: process::SingleThread, config: Config, ready_fd: &mut Option
     };
     let open_files = raise_open_files();
     let (mut degraded, mut notes) = (Vec::new(), Vec::new());
-    let base = hold(proof, &spec.runtime_dir, &mut degraded, &mut notes);
+    let left = adopt::find(&spec.runtime_dir, &mut notes);
+    let spare = left.as_ref().map(|(left, _)| adopt::cgroups(left)).unwrap_or_default();
+    let base = hold(proof, &spec.runtime_dir, &spare, &mut degraded, &mut notes);
+    let (left, plans) = left.map_or_else(|| (None, Plans::new(first)), |(left, plans)| (Some(left), plans));
     if let Err(e) = prctl::become_subreaper() {
         degraded.push(format!("orphaned processes of services are not reaped: {}", sys::describe(e)));
     }
     let start = Start {
         proof,
         spec,
-        plans: Plans::new(first),
+        plans,
         base,
         degraded,
         argv: argv(&config),
@@ -139,6 +143,9 @@ fn start_new(proof: process::SingleThread, config: Config, ready_fd: &mut Option
             return INTERNAL;
         }
     };
+    if let Some(left) = left {
+        keeper.adopt_all(left);
+    }
     let runtime_dir = keeper.spec.runtime_dir.clone();
     if let Err(e) = keeper.open_sessions(&runtime_dir) {
         let path = runtime_dir.join(crate::wire::exec::SOCKET);
@@ -162,6 +169,7 @@ fn argv(config: &Config) -> Argv {
 /// From the first launcher to the end.
 fn serve(keeper: &mut Keeper, level: NoteLevel, notes: Vec<String>) -> i32 {
     prctl::set_name(c"keepd");
+    keeper.begin_record();
     let status = keep(keeper, level, notes);
     keeper.leave();
     // The file stays, because removing it would let two keepds lock two files of one name.
@@ -239,13 +247,14 @@ fn raise_open_files() -> Option<limits::Pair> {
 fn hold(
     proof: process::SingleThread,
     runtime_dir: &Path,
+    spare: &BTreeSet<String>,
     degraded: &mut Vec<String>,
     notes: &mut Vec<String>,
 ) -> Option<Rc<Base>> {
     match Base::open(proof, runtime_dir) {
         Ok(base) => {
             let base = Rc::new(base);
-            notes.extend(base.clear());
+            notes.extend(base.clear(spare));
             Some(base)
         }
         Err(why) => {

@@ -57,17 +57,23 @@ impl Keeper {
 
     /// The main process is reaped, and has ended like this if that is known.
     pub(super) fn main_over(&mut self, id: RunId, ended: Option<(Ended, Used)>) {
+        match ended {
+            Some((ended, used)) => self.ended(id, exit(ended), usage(used)),
+            None => self.ended(id, Exit::Unknown, Usage::default()),
+        }
+    }
+
+    /// The same, in the words of the protocol.
+    pub(super) fn ended(&mut self, id: RunId, exit: Exit, usage: Usage) {
+        self.touch(id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.pidfd = None;
-        let (exit, usage) = match ended {
-            // What we killed ourselves did not die of a lack of memory.
-            Some((Ended::Signal { signal: signal::SIGKILL, .. }, used))
-                if !run.killing && run.tree.oom_killed() =>
-            {
-                (Exit::Oom, usage(used))
+        // What we killed ourselves did not die of a lack of memory.
+        let exit = match exit {
+            Exit::Signal { signal: signal::SIGKILL, .. } if !run.killing && run.tree.oom_killed() => {
+                Exit::Oom
             }
-            Some((ended, used)) => (exit(ended), usage(used)),
-            None => (Exit::Unknown, Usage::default()),
+            exit => exit,
         };
         let at_ms = clock::boottime_ms();
         let started_ms = match &run.phase {
@@ -143,6 +149,7 @@ impl Keeper {
             // No descriptor to be had, perhaps: no event will tell when there is one.
             Err(_) => return self.make_restless(id, LOOK_AGAIN_MS),
         }
+        self.touch(id);
         self.tell(News::Emptied { run: id });
         self.emptied(id);
     }
@@ -166,6 +173,8 @@ impl Keeper {
         if run.over() {
             return;
         }
+        self.touch(id);
+        let Some(run) = self.runs.get_mut(&id) else { return };
         run.killing = true;
         let killed = run.tree.kill(run.reaped());
         let often = match run.tree {
@@ -230,6 +239,7 @@ impl Keeper {
     /// Lets go of a run, of its cgroup, and of its plan if that was its last one.
     fn drop_run(&mut self, id: RunId) -> Option<Run> {
         let run = self.runs.remove(&id)?;
+        self.touch(id);
         self.restless.remove(&id);
         if let Err(e) = run.tree.remove() {
             self.warn(&format!("cannot remove the cgroup of {} (run {id})", run.service), e);
@@ -252,7 +262,7 @@ pub(super) fn name(job: Job) -> &'static str {
     }
 }
 
-fn exit(ended: Ended) -> Exit {
+pub(super) fn exit(ended: Ended) -> Exit {
     match ended {
         Ended::Code(code) => Exit::Code(code),
         Ended::Signal { signal, core } => Exit::Signal { signal, core },

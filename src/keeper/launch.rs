@@ -15,7 +15,7 @@ use super::{
 use crate::{
     plan::{Generation, Job, Name, RunId},
     sys::{
-        self, clock, pidfd, random,
+        self, clock, pidfd, process, random,
         reap::{Ended, Used},
     },
 };
@@ -57,6 +57,7 @@ impl Keeper {
             generation,
             entry,
             pid: 0,
+            born: None,
             adopted: false,
             pidfd: None,
             stdout: None,
@@ -76,6 +77,7 @@ impl Keeper {
         };
         let service = run.service.clone();
         self.runs.insert(id, run);
+        self.touch(id);
         self.launch_when_tidy(id, &service);
     }
 
@@ -187,8 +189,10 @@ impl Keeper {
         fds: Vec<OwnedFd>,
         ended: Option<(Ended, Used)>,
     ) {
+        self.touch(id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.pid = pid;
+        run.born = process::born(pid);
         if let Tree::Group { main, .. } = &mut run.tree {
             *main = pid;
         }
@@ -247,6 +251,7 @@ impl Keeper {
 
     /// It was not.
     pub(super) fn job_refused(&mut self, id: RunId, job: Job, why: String) {
+        self.touch(id);
         if let Some(run) = self.runs.get_mut(&id) {
             *run.job(job) = JobState::Ended { why: why.clone() };
         }

@@ -11,6 +11,7 @@
 
 pub mod protocol;
 
+mod adopt;
 mod base;
 mod boot;
 mod child;
@@ -22,6 +23,7 @@ mod environment;
 mod exec;
 mod exits;
 mod identity;
+mod journal;
 mod launch;
 mod launcher;
 mod launchers;
@@ -35,6 +37,7 @@ mod pipes;
 mod plans;
 mod provide;
 mod pulse;
+mod record;
 mod requests;
 mod resume;
 mod run;

@@ -45,6 +45,11 @@ impl Held {
         Held { dropped, ..self }
     }
 
+    /// Its bytes.
+    pub(super) fn image(&self) -> &[u8] {
+        &self.image
+    }
+
     /// Nothing more is launched from it.
     pub(super) fn dropped(&self) -> bool {
         self.dropped

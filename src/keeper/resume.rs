@@ -8,13 +8,13 @@ use super::{
     plans::{Held, Plans},
     run::{Adjust, JobState, Phase, Run},
     saved::{Found, Saved, SavedRun, name},
-    state::{Keeper, Owner, Shutdown},
+    state::{Keeper, Owner, Shutdown, TOKEN_ADOPTED},
     tidy::Tidying,
     tree::Tree,
 };
 use crate::{
     plan::{Job, RunId},
-    sys,
+    sys::{self, poll::Interest},
 };
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -68,7 +68,12 @@ impl Keeper {
     fn take_up(&mut self, id: RunId, saved: SavedRun, found: &mut Found) {
         let mut take = |kind| found.remove(&name::run(&saved.service, id, kind)).map(Rc::new);
         let (pidfd, stdout, stderr) = (take("pidfd"), take("stdout"), take("stderr"));
-        if saved.pid != 0 && (pidfd.is_some() || matches!(saved.phase, Phase::Failed { .. })) {
+        if saved.adopted {
+            if let Some(fd) = &pidfd {
+                // What cannot be watched is seen to have ended by its tree.
+                let _ = self.poll.add(fd.as_fd(), Interest::Read, TOKEN_ADOPTED | id.0);
+            }
+        } else if saved.pid != 0 && (pidfd.is_some() || matches!(saved.phase, Phase::Failed { .. })) {
             self.pids.insert(saved.pid, Owner::Main(id));
         }
         let run = self.run_again(saved, pidfd, stdout, stderr);
@@ -97,6 +102,7 @@ impl Keeper {
             generation: saved.generation,
             entry: saved.entry,
             pid: saved.pid,
+            born: saved.born,
             adopted: saved.adopted,
             pidfd,
             stdout,

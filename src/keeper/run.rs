@@ -21,6 +21,8 @@ pub(super) struct Run {
     pub(super) entry: u32,
     /// 0 until it is known.
     pub(super) pid: i32,
+    /// When the main process began, as far as the kernel said.
+    pub(super) born: Option<u64>,
     /// It was launched by another keeper and is no child of ours.
     pub(super) adopted: bool,
     /// Once the process is known, until it is reaped.

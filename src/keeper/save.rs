@@ -4,11 +4,13 @@
 
 use super::{
     run::Run,
-    saved::{FORM, Named, Saved, SavedRun, name},
+    saved::{FORM, Named, Saved, SavedRun, identity, name},
     state::{Keeper, Owner},
 };
-use crate::sys::process;
-use std::os::fd::AsFd;
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+};
 
 impl Keeper {
     /// Everything that is held.
@@ -62,12 +64,13 @@ impl Keeper {
 
 impl Run {
     pub(super) fn save(&self) -> SavedRun {
+        let of = |fd: &Rc<OwnedFd>| identity(fd.as_fd());
         SavedRun {
             service: self.service.clone(),
             generation: self.generation,
             entry: self.entry,
             pid: self.pid,
-            born: if self.pidfd.is_some() { process::born(self.pid) } else { None },
+            born: self.born,
             invocation: self.invocation.clone(),
             cgroup: self.tree.cgroup().map(str::to_owned),
             folders: self.folders.clone(),
@@ -77,7 +80,7 @@ impl Run {
             refused: self.refused.clone(),
             stop_job: self.stop_job.clone(),
             reload_job: self.reload_job.clone(),
-            pipes: (self.stdout.is_some(), self.stderr.is_some()),
+            pipes: (self.stdout.as_ref().and_then(of), self.stderr.as_ref().and_then(of)),
             adopted: self.adopted,
         }
     }

@@ -18,6 +18,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    rc::Rc,
 };
 
 /// The form that this version writes. One that a version cannot read is another form; what is only added, is not.
@@ -78,8 +79,8 @@ pub(super) struct SavedRun {
     pub(super) refused: Option<String>,
     pub(super) stop_job: JobState,
     pub(super) reload_job: JobState,
-    /// Which outputs it has.
-    pub(super) pipes: (bool, bool),
+    /// Which outputs it has, and the pipes that those are.
+    pub(super) pipes: (Option<Identity>, Option<Identity>),
     /// It is no child of ours.
     pub(super) adopted: bool,
 }
@@ -91,6 +92,27 @@ pub(super) struct SavedSession {
     pub(super) run: RunId,
     pub(super) pid: i32,
     pub(super) caller: String,
+}
+
+/// What a descriptor refers to: device, inode, and how it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Identity((u64, u64, i32));
+
+impl Identity {
+    pub(super) fn inode(self) -> u64 {
+        self.0.1
+    }
+}
+
+/// What this descriptor refers to.
+pub(super) fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
+    fd::identity(fd).ok().map(Identity)
+}
+
+/// The same of several.
+pub(super) fn identities(fds: &[Rc<OwnedFd>]) -> Vec<Identity> {
+    fds.iter().filter_map(|fd| identity(fd.as_fd())).collect()
 }
 
 /// Descriptors by name.
@@ -129,8 +151,8 @@ struct Written<S> {
 }
 
 /// Only as much as every version must be able to read.
-#[derive(Deserialize)]
-struct Stamp {
+#[derive(Debug, Deserialize)]
+pub(super) struct Stamp {
     form: u32,
     version: String,
 }
@@ -163,15 +185,26 @@ impl Saved {
 
 fn decode(bytes: &[u8]) -> Result<Written<Saved>, String> {
     let stamp = serde_json::from_slice::<Written<Stamp>>(bytes);
-    let Stamp { form, version } = stamp.map_err(|e| format!("its state is damaged ({e})"))?.state;
-    let own = env!("CARGO_PKG_VERSION");
-    if form != FORM {
-        return Err(format!("the state of keepd {version} has form {form}, keepd {own} reads form {FORM}"));
+    let stamp = stamp.map_err(|e| format!("its state is damaged ({e})"))?.state;
+    stamp.acceptable()?;
+    serde_json::from_slice(bytes)
+        .map_err(|e| format!("the state of keepd {} is damaged ({e})", stamp.version))
+}
+
+impl Stamp {
+    /// Whether this version can go on from the state that it is on.
+    pub(super) fn acceptable(&self) -> Result<(), String> {
+        let (own, Stamp { form, version }) = (env!("CARGO_PKG_VERSION"), self);
+        if *form != FORM {
+            return Err(format!(
+                "the state of keepd {version} has form {form}, keepd {own} reads form {FORM}"
+            ));
+        }
+        if numbers(version) > numbers(own) {
+            return Err(format!("keepd {own} is older than keepd {version}, which runs"));
+        }
+        Ok(())
     }
-    if numbers(&version) > numbers(own) {
-        return Err(format!("keepd {own} is older than keepd {version}, which runs"));
-    }
-    serde_json::from_slice(bytes).map_err(|e| format!("the state of keepd {version} is damaged ({e})"))
 }
 
 /// To compare versions by.

@@ -10,6 +10,7 @@ use super::{
     loader::Loading,
     plans::Plans,
     protocol::{Kept, News, NoteLevel},
+    record::Recorder,
     run::Run,
     sessions::Sessions,
     tidy::Tidying,
@@ -46,6 +47,8 @@ pub(super) const TOKEN_MANAGER: u64 = 2;
 pub(super) const TOKEN_WATCH: u64 = 3;
 pub(super) const TOKEN_SESSIONS: u64 = 4;
 pub(super) const TOKEN_LAUNCHER: u64 = 16;
+/// A bit: the others are the number of a run that is no child of ours.
+pub(super) const TOKEN_ADOPTED: u64 = 1 << 62;
 /// A bit: the others are the session's number.
 pub(super) const TOKEN_SESSION: u64 = 1 << 63;
 
@@ -114,6 +117,9 @@ pub(super) struct Keeper {
     pub(super) remembered_size: usize,
     /// Descriptors that the manager wants to be there for the next one.
     pub(super) kept: BTreeMap<String, Vec<Rc<OwnedFd>>>,
+    /// Adopted runs whose end is not told yet, and when that is given up.
+    pub(super) unreaped: BTreeMap<RunId, u64>,
+    pub(super) recorder: Recorder,
     pub(super) link: Link,
     pub(super) loading: Option<Loading>,
     pub(super) launchers: Launchers,
@@ -172,6 +178,8 @@ impl Keeper {
             remembered: BTreeMap::new(),
             remembered_size: 0,
             kept: BTreeMap::new(),
+            unreaped: BTreeMap::new(),
+            recorder: Recorder::default(),
             link: Link::default(),
             loading: None,
             launchers: Launchers::default(),
@@ -214,7 +222,7 @@ impl Keeper {
         };
         let ready = self.poll.wait(timeout)?;
         // Before signals: it is simpler when a child is known before its end is.
-        for r in ready.iter().filter(|r| (TOKEN_LAUNCHER..TOKEN_SESSION).contains(&r.token)) {
+        for r in ready.iter().filter(|r| (TOKEN_LAUNCHER..TOKEN_ADOPTED).contains(&r.token)) {
             self.hear_launcher(r.token);
         }
         for r in &ready {
@@ -226,6 +234,7 @@ impl Keeper {
             let Some((request, fds)) = self.next_request().filter(|_| self.exit.is_none()) else { break };
             self.perform(request, fds);
         }
+        self.record();
         Ok(())
     }
 
@@ -239,6 +248,7 @@ impl Keeper {
             TOKEN_WATCH => self.on_watch(),
             TOKEN_MANAGER if ready.readable || ready.hangup => self.receive(),
             TOKEN_SESSIONS => self.admit(),
+            TOKEN_ADOPTED..TOKEN_SESSION => self.hear_adopted(ready),
             TOKEN_SESSION.. => self.hear_session(ready.token),
             _ => {}
         }
@@ -266,6 +276,7 @@ impl Keeper {
             self.up.ping_at(),
             self.launchers.deadline(),
             self.upgrade.as_ref().map(Upgrade::deadline),
+            self.unreaped.values().min().copied(),
         ]
         .into_iter()
         .flatten()
@@ -282,6 +293,7 @@ impl Keeper {
         if self.launchers.deadline().is_some_and(|at| now >= at) {
             self.serve_waiting();
         }
+        self.give_up_unreaped(now);
         self.expire_loader(now);
         self.feel_pulse(now);
         self.on_upgrade(now);

@@ -127,7 +127,8 @@ impl Tree {
         }
     }
 
-    fn holds(&self, pid: i32, reaped: bool) -> bool {
+    /// Whether this process is one of it.
+    pub(super) fn holds(&self, pid: i32, reaped: bool) -> bool {
         match self {
             Tree::Cgroup { base, name, .. } => std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
                 .is_ok_and(|text| base.holds(name, &text)),

@@ -190,8 +190,11 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
             ready = actor.link.readable() => {
                 ready?;
                 if let Err(e) = drain_link(&mut actor) {
-                    tracing::error!("the keeper is gone ({e}); services run on, this manager ends");
-                    return Ok(70);
+                    tracing::error!(
+                        "the keeper is gone ({e}); services run on, and their logs are written until the next \
+                         keepd takes over"
+                    );
+                    outlive();
                 }
             }
             ready = actor.link.writable(), if actor.link.waiting() => {
@@ -222,6 +225,16 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
                 _ => shutdown(&mut actor, false),
             }
         }
+    }
+}
+
+/// Keeps what the keeper held too, for the next one to take, while threads go on to write logs: callers wait in the
+/// socket. The next keeper ends this.
+fn outlive() -> ! {
+    // Nobody decides anything here any more, so signals mean what they mean to any process.
+    [SIGTERM, SIGINT, SIGHUP].into_iter().for_each(sys::signal::set_default);
+    loop {
+        std::thread::park();
     }
 }
 

@@ -157,6 +157,11 @@ pub fn born(pid: i32) -> Option<u64> {
     stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// What the kernel calls this boot; empty where it does not say.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into()
+}
+
 /// The kernel's number of this thread.
 pub fn thread_id() -> i32 {
     nix::unistd::gettid().as_raw()
