@@ -14,12 +14,6 @@ fn kills() -> u64 {
     std::env::var("KEEPD_KEEPER_KILLS").map_or(10, |n| n.parse().unwrap())
 }
 
-/// Kills the keeper, and waits for its end.
-fn kill_keeper(d: &mut Daemon) {
-    signal(d.keeper(), Signal::SIGKILL);
-    d.wait_exit(LATER);
-}
-
 /// Starts keepd again over what is there.
 fn start_again(d: &mut Daemon) {
     d.launch();
@@ -42,7 +36,7 @@ fn a_killed_keeper_costs_no_service_its_process() {
     d.ctl_ok(&["stop", "down"]);
     let manager = d.manager();
 
-    kill_keeper(&mut d);
+    d.kill_keeper();
     assert!(is_alive(web) && is_alive(late));
     start_again(&mut d);
 
@@ -86,12 +80,14 @@ fn what_ends_while_there_is_no_keeper_is_told_and_started_again() {
     let mut d = Daemon::start(&service("web", script, more));
     let web = d.wait_running("web");
     wait_for("the first run", LATER, || (d.lines("runs").len() == 1).then_some(()));
-    kill_keeper(&mut d);
+    d.kill_keeper();
     fs::write(d.path().join("go.1"), "").unwrap();
     wait_for("its end", LATER, || (!is_alive(web)).then_some(()));
     start_again(&mut d);
     let s = d.wait_service("web", "another run", |s| s["pid"].as_u64().is_some_and(|p| p != u64::from(web)));
-    assert!(s["last_exit"]["code"].is_null(), "{s}");
+    // Known if nobody has reaped it by then.
+    let exit = &s["last_exit"];
+    assert!(exit["code"] == 3 || exit["code"].is_null() && exit["signal"].is_null(), "{s}");
     assert_eq!(s["restarts"], 1);
     wait_for("the second run", LATER, || (d.lines("runs").len() == 2).then_some(()));
     d.shutdown();
@@ -108,7 +104,7 @@ fn keeper_and_manager_killed_together_lose_no_process_and_no_service_dies_of_its
         let manager = d.manager();
         signal(d.keeper(), Signal::SIGSTOP);
         signal(manager, Signal::SIGKILL);
-        kill_keeper(&mut d);
+        d.kill_keeper();
         wait_for("the end of the manager", LATER, || (!is_alive(manager)).then_some(()));
         start_again(&mut d);
         assert_eq!(d.pid("web"), web);
@@ -141,7 +137,7 @@ fn kills_of_the_keeper_under_load_lose_no_line_and_no_exit() {
     let mut dice = Dice(0x6b65_6570_6572_0001);
     for _ in 0..kills() {
         std::thread::park_timeout(Duration::from_micros(dice.below(60_000)));
-        kill_keeper(&mut d);
+        d.kill_keeper();
         start_again(&mut d);
         assert_eq!(d.pid("writer"), writer, "the writer was replaced");
         assert!(d.processes_with("last").len() <= 2, "two writers");
@@ -152,6 +148,106 @@ fn kills_of_the_keeper_under_load_lose_no_line_and_no_exit() {
     let wanted: String = (1..=last).map(|n| format!("line {n} .........................\n")).collect();
     assert!(d.log("writer") == wanted, "the log of the writer is not what it wrote");
     assert!(!rotated(&d.path().join("log/writer")).is_empty(), "nothing was rotated");
+    d.shutdown();
+}
+
+#[test]
+fn a_state_that_is_torn_or_no_state_starts_keepd_all_the_same_and_doubles_nothing() {
+    let mut d = Daemon::start(&service("web", "exec sleep 792003", ""));
+    let state = d.path().join("run/keeper/state");
+    d.wait_running("web");
+    for tear in 0..8 {
+        let web = d.pid("web");
+        d.kill_keeper();
+        let whole = fs::read(&state).unwrap();
+        let first = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
+        // Within its first line it is worth nothing; behind that, every whole line counts.
+        let (left, readable) = match tear {
+            0 => (Vec::new(), false),
+            1 => (whole[..first / 2].to_vec(), false),
+            2 => (b"an essay".to_vec(), false),
+            3 => (whole.iter().map(|b| b ^ 1).collect(), false),
+            4 => (whole[..whole.len() - 1].to_vec(), true),
+            5 => ([&whole[..], b"0123 half a li"].concat(), true),
+            6 => ([&whole[..], &[0; 64]].concat(), true),
+            _ => (whole.clone(), true),
+        };
+        fs::write(&state, left).unwrap();
+        start_again(&mut d);
+        let after = d.wait_running("web");
+        // The very last line may be the one that says that it runs.
+        assert!(after == web || !readable || tear == 4, "tear {tear}: {web} became {after}");
+        assert_eq!(d.processes_with("sleep 792003").len(), 1, "tear {tear}");
+        assert_eq!(!readable, state.with_file_name("state.refused").exists(), "tear {tear}");
+        let _ = fs::remove_file(state.with_file_name("state.refused"));
+    }
+    let said = d.output();
+    assert!(said.contains("cannot go on from the state that an earlier keepd has left in"), "{said}");
+    d.ctl_ok(&["shutdown"]);
+    d.wait_exit(LATER);
+    assert!(!state.exists(), "an orderly end leaves a state");
+}
+
+#[test]
+fn a_state_of_before_the_last_boot_and_numbers_that_others_have_now_mean_nothing() {
+    let mut d = Daemon::start(&service("web", "exec sleep 792004", ""));
+    let web = d.wait_running("web");
+    d.kill_keeper();
+    // As if the numbers had been given to others: the service ends, and a stranger has what it had.
+    signal(web, Signal::SIGKILL);
+    wait_for("its end", LATER, || (!is_alive(web)).then_some(()));
+    let mut stranger = std::process::Command::new("sleep").arg("792005").spawn().unwrap();
+    start_again(&mut d);
+    let after = d.wait_running("web");
+    assert_ne!(after, web);
+    d.ctl_ok(&["stop", "web"]);
+    assert!(stranger.try_wait().unwrap().is_none(), "a stranger was signalled");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    d.shutdown();
+}
+
+#[test]
+fn a_second_keepd_does_nothing_and_says_who_is_there() {
+    let mut d = Daemon::start(&service("web", "exec sleep 792006", ""));
+    let web = d.wait_running("web");
+    let second = d.keepd().output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains(&format!("another keepd (pid {}) holds the lock", d.keeper())), "{said}");
+    assert_eq!((d.pid("web"), d.status()["upgrades"].as_u64()), (web, Some(0)));
+    // Nor has it touched what the first has written down.
+    d.kill_keeper();
+    start_again(&mut d);
+    assert_eq!(d.pid("web"), web);
+    d.shutdown();
+}
+
+#[test]
+fn a_manager_that_fails_at_every_start_leaves_services_alone_and_says_why() {
+    let above = tempfile::tempdir().unwrap();
+    let path = above.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let env = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    let d =
+        Setup { services: &service("web", "exec sleep 792007", ""), env: &env, ..Setup::default() }.start();
+    let web = d.wait_running("web");
+    let manager = d.manager();
+    fs::remove_file(&d.socket).unwrap();
+    fs::create_dir(&d.socket).unwrap();
+    signal(manager, Signal::SIGKILL);
+    let mut buffer = [0; 4096];
+    wait_for("why", LATER, || {
+        let n = socket.recv(&mut buffer).ok()?;
+        let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+        (text.starts_with("STATUS=the manager exited") && text.contains("failed to start 3 times"))
+            .then_some(())
+    });
+    assert!(is_alive(web));
+    fs::remove_dir(&d.socket).unwrap();
+    wait_for("an answer", LATER, || d.try_service("web"));
+    assert_eq!(d.pid("web"), web);
     d.shutdown();
 }
 

@@ -158,6 +158,7 @@ impl Keeper {
                 if killing {
                     self.kill_tree(id);
                 }
+                self.hold_again(id);
                 true
             }
             _ if was_running => {
@@ -171,18 +172,28 @@ impl Keeper {
         }
     }
 
+    /// What its cgroup was held to may have been lost with the controllers, which systemd had to be given back.
+    fn hold_again(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id).filter(|run| run.tree.cgroup().is_some()) else { return };
+        let (generation, entry) = (run.generation, run.entry);
+        self.adjust(id, generation, entry);
+    }
+
     /// The main process of an adopted run has ended, or has been reaped by whoever is its parent.
     pub(super) fn hear_adopted(&mut self, ready: Ready) {
         let id = RunId(ready.token & !TOKEN_ADOPTED);
-        let Some(pidfd) = self.runs.get(&id).and_then(|r| r.pidfd.clone()) else { return };
-        match pidfd::exit_status(pidfd.as_fd()) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let Some(pidfd) = run.pidfd.clone() else { return };
+        // While the descriptor is of a process that is not reaped, its number is its own.
+        let unreaped = process::unreaped_status(run.pid).filter(|_| process::born(run.pid) == run.born);
+        match (pidfd::exit_status(pidfd.as_fd()), unreaped) {
+            (Ok(Some(ended)), _) | (_, Some(ended)) => self.adopted_over(id, Some(exit(ended))),
             // It is told once its parent has seen it.
-            Ok(None) if !ready.hangup => {
+            (Ok(None), None) if !ready.hangup => {
                 let _ = self.poll.modify(pidfd.as_fd(), Interest::Hangup, ready.token);
                 self.unreaped.insert(id, clock::boottime_ms() + STATUS_MS);
             }
-            Ok(ended) => self.adopted_over(id, ended.map(exit)),
-            Err(_) => self.adopted_over(id, None),
+            (Ok(None) | Err(_), None) => self.adopted_over(id, None),
         }
     }
 

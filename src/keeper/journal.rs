@@ -159,7 +159,9 @@ pub(super) fn read(runtime_dir: &Path, boot: &str) -> Result<Option<Left>, Strin
         Err(Errno::ENOENT) => return Ok(None),
         Err(e) => return Err(sys::describe(e).into()),
     };
-    decode(&bytes, boot).inspect_err(|_| drop(folder.rename(FILE, REFUSED)))
+    decode(&bytes, boot).inspect_err(|_| {
+        let _ = folder.rename(FILE, REFUSED);
+    })
 }
 
 /// A plan that an earlier keeper kept.
@@ -224,5 +226,40 @@ impl Left {
             Line::Kept(name, inodes) => drop(self.kept.insert(name, inodes)),
             Line::Dropped(name) => drop(self.kept.remove(&name)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(json: &str) -> Vec<u8> {
+        format!("{:016x} {json}\n", checksum(json.as_bytes())).into_bytes()
+    }
+
+    #[test]
+    fn only_whole_lines_count() {
+        let good = line("[1]");
+        assert_eq!(whole(&good), Some(&b"[1]"[..]));
+        for cut in 0..good.len() {
+            assert_eq!(whole(&good[..cut]), None, "{cut}");
+        }
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert_eq!(whole(&bad), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_version_is_refused_by_name() {
+        let of = |form: u32, version: &str| {
+            let stamp = format!(r#"{{"form":{form},"version":"{version}"}}"#);
+            decode(&line(&format!(r#"{{"state":{{"boot":"x","state":{stamp}}}}}"#)), "x").err().unwrap()
+        };
+        assert!(of(99, "0.0.1").contains("has form 99"), "{}", of(99, "0.0.1"));
+        assert!(of(super::super::saved::FORM, "99.0.0").contains("is older than keepd 99.0.0"));
+        assert!(decode(b"", "x").err().unwrap().contains("damaged from its first line on"));
+        assert!(decode(b"\0\0\0", "x").err().unwrap().contains("damaged from its first line on"));
     }
 }

@@ -8,7 +8,7 @@ use super::{
     pulse::Pulse,
     state::{Keeper, TOKEN_MANAGER},
 };
-use crate::sys::{Errno, clock, packet, pidfd, poll::Interest, process::Child, signal};
+use crate::sys::{Errno, clock, packet, poll::Interest, process::Child};
 use std::{
     collections::VecDeque,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -19,6 +19,8 @@ use std::{
 const UNSENT_MAX: usize = 1024;
 /// When to try again where no event will tell.
 const AGAIN_MS: u64 = 10;
+/// How long a manager that has closed its end may take to end.
+const LAST_WORDS_MS: u64 = 1_000;
 /// So much news of launches is sent at once while more is about to come: a packet costs the manager more than a
 /// message in it.
 const LAUNCHES: usize = 8;
@@ -47,6 +49,8 @@ pub(super) struct Link {
     pub(super) ready: bool,
     /// Whether it answers.
     pub(super) pulse: Pulse,
+    /// When to kill one that has closed its end.
+    pub(super) kill_at: Option<u64>,
     /// Why we have killed it ourselves.
     pub(super) verdict: Option<String>,
     /// Managers in a row that ended before they were ready.
@@ -109,7 +113,7 @@ impl Link {
 
     pub(super) fn deadline(&self) -> Option<u64> {
         let pulse = self.connected().then(|| self.pulse.deadline());
-        [self.restart_at, self.again_at, pulse].into_iter().flatten().min()
+        [self.restart_at, self.again_at, self.kill_at, pulse].into_iter().flatten().min()
     }
 
     /// Nothing of what is unsent can arrive any more.
@@ -127,7 +131,7 @@ impl Link {
         self.requests.clear();
         self.started_at = clock::boottime_ms();
         self.pulse = Pulse::of_new(self.started_at);
-        self.verdict = None;
+        (self.verdict, self.kill_at) = (None, None);
         self.managers += 1;
         self.ready = false;
         self.restart_at = None;
@@ -273,8 +277,8 @@ impl Keeper {
         }
         self.link.forget_unsent();
         match &self.link.child {
-            // It lives and cannot be talked to: of no use any more.
-            Some(child) => drop(pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL)),
+            // It cannot be talked to and is of no use any more. Mostly it is about to end, and is to say how.
+            Some(_) => self.link.kill_at = Some(clock::boottime_ms() + LAST_WORDS_MS),
             None => self.manager_lost(),
         }
     }

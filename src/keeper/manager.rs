@@ -125,6 +125,7 @@ impl Keeper {
     /// The manager's process has ended; what it sent before may still be unread.
     pub(super) fn manager_ended(&mut self) {
         let Some(child) = self.link.child.take() else { return };
+        self.link.kill_at = None;
         let cause = match reap::reap(child.pidfd.as_fd()) {
             Ok(Some((Ended::Code(status), _))) => format!("exited with status {status}"),
             Ok(Some((Ended::Signal { signal, .. }, _))) => format!("was killed by {}", signal::name(signal)),

@@ -80,6 +80,10 @@ impl Pulse {
 impl Keeper {
     /// Asks the manager, or ends one that has not answered.
     pub(super) fn feel_pulse(&mut self, now: u64) {
+        if self.link.kill_at.is_some_and(|at| now >= at) {
+            self.link.kill_at = None;
+            self.kill_manager();
+        }
         if !self.link.connected() {
             return;
         }
@@ -89,10 +93,14 @@ impl Keeper {
             Due::Ask => self.tell(News::Ping),
             Due::Kill => {
                 self.link.verdict = Some(format!("{what} in time and was killed"));
-                if let Some(child) = &self.link.child {
-                    let _ = pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL);
-                }
+                self.kill_manager();
             }
+        }
+    }
+
+    fn kill_manager(&self) {
+        if let Some(child) = &self.link.child {
+            let _ = pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL);
         }
     }
 

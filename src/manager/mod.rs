@@ -36,9 +36,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::{
     future::poll_fn,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
@@ -46,6 +51,8 @@ use tokio::{io::unix::AsyncFd, sync::mpsc};
 const ASKS: usize = 256;
 /// How many messages are handled before readers get a new snapshot.
 const BATCH: usize = 256;
+/// How often a manager without a keeper looks whether there is another.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long the last output may take to be drained once everything is stopped.
 const DRAIN: Millis = Millis::secs(5);
 
@@ -194,7 +201,7 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
                         "the keeper is gone ({e}); services run on, and their logs are written until the next \
                          keepd takes over"
                     );
-                    outlive();
+                    outlive(&actor.plans.current().daemon.api.socket);
                 }
             }
             ready = actor.link.writable(), if actor.link.waiting() => {
@@ -229,13 +236,16 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
 }
 
 /// Keeps what the keeper held too, for the next one to take, while threads go on to write logs: callers wait in the
-/// socket. The next keeper ends this.
-fn outlive() -> ! {
+/// socket. The next keeper ends this, or, where it knows nothing of it, listens in its place.
+fn outlive(socket: &Path) -> ! {
     // Nobody decides anything here any more, so signals mean what they mean to any process.
     [SIGTERM, SIGINT, SIGHUP].into_iter().for_each(sys::signal::set_default);
-    loop {
-        std::thread::park();
+    let inode = || std::fs::symlink_metadata(socket).map(|m| m.ino()).ok();
+    let own = inode();
+    while own.is_none() || inode().is_none_or(|now| Some(now) == own) {
+        std::thread::park_timeout(LOOK);
     }
+    std::process::exit(70)
 }
 
 /// Handles what the keeper has sent, as one turn.

@@ -83,11 +83,7 @@ pub fn exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<super::reap::Ended>> 
     if info.mask & PIDFD_INFO_EXIT == 0 {
         return Ok(None);
     }
-    let signal = info.exit & 0x7f;
-    Ok(Some(match signal {
-        0 => super::reap::Ended::Code(info.exit >> 8 & 0xff),
-        signal => super::reap::Ended::Signal { signal, core: info.exit & 0x80 != 0 },
-    }))
+    Ok(Some(super::reap::Ended::of_status(info.exit)))
 }
 
 #[cfg(test)]

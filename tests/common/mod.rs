@@ -330,6 +330,13 @@ impl Daemon {
         status
     }
 
+    /// SIGKILL to the keeper alone. Nobody answers any more, so nothing is asked.
+    pub fn kill_keeper(&mut self) {
+        let mut child = self.child.take().unwrap();
+        signal(self.keeper, Signal::SIGKILL);
+        child.wait().unwrap();
+    }
+
     // ------------------------------------------------------------------ keepctl and the API
 
     /// Runs `keepctl --socket … ARGS` to its end.
