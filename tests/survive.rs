@@ -2,7 +2,7 @@
 //! processes, and the next keepd takes them over.
 //!
 //! KEEPD_KEEPER_KILLS (10 unless set) says how often where it is done again and again.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
 

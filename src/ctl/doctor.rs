@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{sys, wire::Status};
 use serde::Serialize;
-use std::{fs, io::Write, os::fd::AsFd, os::unix::fs::MetadataExt, path::Path, process::Command};
+use std::{fs, io::Write, os::unix::fs::MetadataExt, path::Path};
 
 /// The exit status where something is less than it could be.
 const DEGRADED: u8 = 1;
@@ -21,12 +21,17 @@ struct Host {
     /// The controllers of the cgroup v2 that there is, or why there is none.
     controllers: Result<Vec<String>, String>,
     systemd: bool,
-    /// How a process that is no child has ended can be asked.
-    exit_statuses: bool,
     /// Descriptors of another process can be copied.
     copies: bool,
     /// keepd, where it answers; and who its manager runs as.
     keepd: Option<(Status, Option<u32>)>,
+}
+
+impl Host {
+    /// How a process that is no child has ended can be asked.
+    fn exit_statuses(&self) -> bool {
+        self.kernel >= (6, 15)
+    }
 }
 
 /// One guarantee.
@@ -78,7 +83,6 @@ fn look() -> Host {
         kernel: version(&release),
         controllers: controllers(),
         systemd: Path::new("/run/systemd/system").exists(),
-        exit_statuses: exit_statuses(),
         copies: sys::identity::effective_uid() == 0 || !yama(),
         keepd: None,
     }
@@ -97,28 +101,12 @@ fn controllers() -> Result<Vec<String>, String> {
     Ok(text.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
-/// Tried out: a child is reaped by us, and asked about afterwards.
-fn exit_statuses() -> bool {
-    let Ok(mut child) =
-        Command::new("/proc/self/exe").arg("--version").stdout(std::process::Stdio::null()).spawn()
-    else {
-        return false;
-    };
-    let held = i32::try_from(child.id()).ok().and_then(|pid| sys::pidfd::open(pid).ok());
-    let _ = child.wait();
-    held.is_some_and(|fd| matches!(sys::pidfd::exit_status(fd.as_fd()), Ok(Some(_))))
-}
-
 /// Whether a process may look only into its own descendants.
 fn yama() -> bool {
     fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|text| text.trim() != "0")
 }
 
 fn points(host: &Host) -> Vec<Point> {
-    let point = |name, full: bool, found: String, remedy: &str| {
-        let remedy = if full { String::new() } else { remedy.to_owned() };
-        Point { name, full, found, remedy }
-    };
     let (major, minor) = host.kernel;
     let (trees, controllers) = match &host.controllers {
         Ok(all) => ("a cgroup v2 for each run".to_owned(), all.clone()),
@@ -133,7 +121,7 @@ fn points(host: &Host) -> Vec<Point> {
     } else {
         format!("resources that take {} cannot be set", lacking.join(", "))
     };
-    let ends = if host.exit_statuses {
+    let ends = if host.exit_statuses() {
         "exact after a keeper's death too"
     } else {
         "unknown for runs that outlive their keeper"
@@ -167,7 +155,7 @@ fn points(host: &Host) -> Vec<Point> {
             resources,
             "boot with cgroup v2 alone, and Delegate=yes in the unit",
         ),
-        point("exit statuses", host.exit_statuses, ends.into(), "Linux 6.15 (PIDFD_GET_INFO)"),
+        point("exit statuses", host.exit_statuses(), ends.into(), "Linux 6.15 (PIDFD_GET_INFO)"),
         point("logs", host.copies, logs.into(), "run keepd as root, or set kernel.yama.ptrace_scope = 0"),
         point(
             "restart",
@@ -176,29 +164,35 @@ fn points(host: &Host) -> Vec<Point> {
             "have systemd, or whoever starts keepd, start it again when it ends",
         ),
     ];
+    all.extend(of_keepd(host));
+    all
+}
+
+/// What keepd says of itself.
+fn of_keepd(host: &Host) -> Vec<Point> {
     let Some((status, owner)) = &host.keepd else {
-        all.push(point(
+        return vec![point(
             "keepd",
             false,
             "it does not answer".into(),
             "start keepd; --socket names another one",
-        ));
-        return all;
+        )];
     };
     let manager = match owner {
         Some(0) => "it runs as root",
         Some(_) => "it runs as a user of its own",
         None => "it cannot be seen from here",
     };
-    all.push(point(
-        "manager",
-        owner.is_some_and(|uid| uid != 0),
-        manager.into(),
-        "make the user that [daemon] user names (the packages do), and restart keepd",
-    ));
-    let said = status.degraded.iter();
-    all.extend(said.map(|why| point("keepd", false, why.clone(), "what the sentence names")));
-    all
+    let remedy = "make the user that [daemon] user names (the packages do), and restart keepd";
+    let own = point("manager", owner.is_some_and(|uid| uid != 0), manager.into(), remedy);
+    let said =
+        status.degraded.iter().map(|why| point("keepd", false, why.clone(), "what the sentence names"));
+    [own].into_iter().chain(said).collect()
+}
+
+fn point(name: &'static str, full: bool, found: String, remedy: &str) -> Point {
+    let remedy = if full { String::new() } else { remedy.to_owned() };
+    Point { name, full, found, remedy }
 }
 
 #[cfg(test)]
@@ -211,7 +205,6 @@ mod tests {
             kernel: (6, 15),
             controllers: Ok(["cpu", "io", "memory", "pids", "misc"].map(String::from).into()),
             systemd: true,
-            exit_statuses: true,
             copies: true,
             keepd: Some((status, Some(990))),
         }
@@ -227,13 +220,13 @@ mod tests {
     fn a_host_that_lacks_something_is_told_what_and_what_would_help() {
         let none: [&str; 0] = [];
         assert_eq!(degraded(&best()), none);
-        assert_eq!(degraded(&Host { kernel: (5, 10), ..best() }), ["kernel"]);
+        assert_eq!(degraded(&Host { kernel: (5, 10), ..best() }), ["kernel", "exit statuses"]);
         assert_eq!(
             degraded(&Host { controllers: Err("it is not mounted".into()), ..best() }),
             ["trees", "resources"]
         );
         assert_eq!(degraded(&Host { controllers: Ok(vec!["memory".into()]), ..best() }), ["resources"]);
-        assert_eq!(degraded(&Host { exit_statuses: false, ..best() }), ["exit statuses"]);
+        assert_eq!(degraded(&Host { kernel: (6, 14), ..best() }), ["exit statuses"]);
         assert_eq!(degraded(&Host { copies: false, ..best() }), ["logs"]);
         assert_eq!(degraded(&Host { systemd: false, ..best() }), ["restart"]);
         assert_eq!(degraded(&Host { keepd: None, ..best() }), ["keepd"]);

@@ -40,6 +40,7 @@ mod pulse;
 mod record;
 mod requests;
 mod resume;
+mod retire;
 mod run;
 mod save;
 mod saved;

@@ -281,9 +281,8 @@ impl Keeper {
     /// The descriptors of those, and what listens.
     pub(super) fn session_descriptors(&self) -> Named<'_> {
         let listener = self.sessions.listener.iter().map(|(fd, _)| (name::SESSIONS.into(), fd.as_fd()));
-        let running = self.sessions.all.iter().filter_map(|(number, session)| {
-            matches!(session.at, At::Running { .. }).then(|| (name::session(*number), session.socket.as_fd()))
-        });
+        let running = self.sessions.all.iter().filter(|(_, s)| matches!(s.at, At::Running { .. }));
+        let running = running.map(|(number, s)| (name::session(*number), s.socket.as_fd()));
         listener.chain(running).collect()
     }
 

@@ -108,11 +108,10 @@ impl Keeper {
     pub(super) fn on_upgrade(&mut self, now: u64) {
         match &mut self.upgrade {
             None => {}
-            Some(Upgrade::Checking { child, until, .. }) => {
-                if now >= *until {
-                    let _ = pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL);
-                }
+            Some(Upgrade::Checking { child, until, .. }) if now >= *until => {
+                let _ = pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL);
             }
+            Some(Upgrade::Checking { .. }) => {}
             Some(Upgrade::Resting { until, .. }) if now >= *until => {
                 self.give_up_upgrade("launches that are under way do not come to an end".into());
             }

@@ -202,6 +202,7 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
                          keepd takes over"
                     );
                     outlive(&actor.plans.current().daemon.api.socket);
+                    return Ok(70);
                 }
             }
             ready = actor.link.writable(), if actor.link.waiting() => {
@@ -237,7 +238,7 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
 
 /// Keeps what the keeper held too, for the next one to take, while threads go on to write logs: callers wait in the
 /// socket. The next keeper ends this, or, where it knows nothing of it, listens in its place.
-fn outlive(socket: &Path) -> ! {
+fn outlive(socket: &Path) {
     // Nobody decides anything here any more, so signals mean what they mean to any process.
     [SIGTERM, SIGINT, SIGHUP].into_iter().for_each(sys::signal::set_default);
     let inode = || std::fs::symlink_metadata(socket).map(|m| m.ino()).ok();
@@ -245,7 +246,6 @@ fn outlive(socket: &Path) -> ! {
     while own.is_none() || inode().is_none_or(|now| Some(now) == own) {
         std::thread::park_timeout(LOOK);
     }
-    std::process::exit(70)
 }
 
 /// Handles what the keeper has sent, as one turn.

@@ -87,6 +87,7 @@ pub fn exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<super::reap::Ended>> 
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "processes to look at")]
 mod tests {
     use super::*;
     use std::{
