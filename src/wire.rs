@@ -28,6 +28,9 @@ pub struct Status {
     pub runtime_dir: String,
     /// How often the manager has been restarted.
     pub manager_restarts: u32,
+    /// How often keepd was upgraded in place.
+    #[serde(default)]
+    pub upgrades: u32,
     /// Number of services by state.
     pub counts: std::collections::BTreeMap<String, u32>,
     /// One sentence per guarantee this host cannot give.

@@ -238,3 +238,49 @@ fn a_service_is_the_same_under_keepd_and_systemd() {
     booted.ok(&["/opt/t/keepctl", "--socket", socket, "shutdown"]);
     assert!(!booted.path("/run/boxed").exists() && booted.path("/var/lib/boxed").exists());
 }
+
+#[test]
+fn under_systemd_a_killed_keeper_is_started_again_and_takes_its_services_over() {
+    let Some(booted) = Booted::new() else { return };
+    let programs = [env!("CARGO_BIN_EXE_keepd"), env!("CARGO_BIN_EXE_keepctl")];
+    for program in programs.map(Path::new) {
+        fs::copy(program, booted.path("/usr/bin").join(program.file_name().unwrap())).unwrap();
+    }
+    fs::create_dir_all(booted.path("/etc/keepd")).unwrap();
+    fs::write(
+        booted.path("/etc/keepd/keepd.toml"),
+        "[daemon]\nuser = \"daemon\"\n[service.web]\ncommand = [\"sleep\", \"1000\"]\nuser = \"games\"\n",
+    )
+    .unwrap();
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/keepd.service");
+    fs::copy(unit, booted.path("/etc/systemd/system/keepd.service")).unwrap();
+    booted.ok(&["systemctl", "daemon-reload"]);
+    booted.ok(&["systemctl", "start", "keepd"]);
+    let main = || booted.ok(&["systemctl", "show", "--property=MainPID", "--value", "keepd"]);
+    let status = || -> Option<Value> {
+        let done = booted.run(&["keepctl", "status", "web", "--json"]);
+        serde_json::from_slice(&done.stdout).ok()
+    };
+    let pid = |status: &Value| {
+        let text = status.to_string();
+        text.split("\"pid\":").nth(1)?.split(',').next()?.parse::<u32>().ok()
+    };
+    let web = wait_for("the service", SOON, || pid(&status()?));
+    for reexec in [false, true] {
+        let before = main();
+        if reexec {
+            booted.ok(&["systemctl", "daemon-reexec"]);
+            assert_eq!(main(), before);
+        }
+        booted.ok(&["kill", "-KILL", before.trim()]);
+        wait_for("another keeper", SOON, || Some(main()).filter(|m| *m != before && m.trim() != "0"));
+        let after = wait_for("the service", SOON, || pid(&status()?));
+        assert_eq!(after, web, "{}", booted.ok(&["journalctl", "--no-pager", "-u", "keepd"]));
+    }
+    // And upgraded in place it is the same to systemd.
+    let before = main();
+    booted.ok(&["keepctl", "upgrade"]);
+    assert_eq!((main(), pid(&status().unwrap())), (before, Some(web)));
+    booted.ok(&["systemctl", "stop", "keepd"]);
+    assert!(!booted.run(&["kill", "-0", &web.to_string()]).status.success(), "it outlives its keepd");
+}

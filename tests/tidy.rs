@@ -355,33 +355,44 @@ fn each_file_is_compiled() {
     assert_none(orphans, "files that no `mod` declares: the compiler never sees them");
 }
 
-/// Each claim of docs/security.md names the tests that hold it, or says why it is not held; and these tests exist.
+/// Each claim of these pages names the tests that hold it, or says why it is not held; and these tests exist.
 #[test]
-fn each_claim_of_security_has_its_test() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md")).unwrap();
+fn each_claim_of_security_and_reliability_has_its_test() {
     let all: String = sources("src").into_iter().chain(sources("tests")).map(|s| s.text).collect();
+    let mut broken = Vec::new();
+    let security = claims("docs/security.md", &all, &mut broken);
+    let numbers: Vec<u32> =
+        security.iter().filter_map(|row| row.split(' ').nth(1).and_then(|n| n.parse().ok())).collect();
+    assert_eq!(numbers, (1..=24).collect::<Vec<u32>>(), "the rows of the checklist");
+    assert!(claims("docs/reliability.md", &all, &mut broken).len() > 10, "the rows of docs/reliability.md");
+    assert_none(broken, "claims of the documentation");
+}
+
+/// The rows of a page's tables; what is wrong with them goes to `broken`.
+fn claims(page: &str, all: &str, broken: &mut Vec<String>) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
     let is_name =
         |w: &str| w.matches('_').count() >= 2 && w.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
-    let (mut broken, mut numbers) = (Vec::new(), Vec::new());
-    for row in
-        text.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| claim") && !l.starts_with("| # "))
-    {
+    let rows: Vec<String> = text
+        .lines()
+        .filter(|l| l.starts_with("| ") && !l.starts_with("| claim") && !l.starts_with("| # "))
+        .map(str::to_owned)
+        .collect();
+    for row in &rows {
         let proof = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        numbers.extend(row.split(' ').nth(1).and_then(|n| n.parse::<u32>().ok()));
         let named: Vec<&str> = proof.split('`').skip(1).step_by(2).filter(|w| is_name(w)).collect();
         if named.is_empty() && !proof.contains("not held, because") {
-            broken.push(format!("no test, and no reason why: {row}"));
+            broken.push(format!("{page}: no test, and no reason why: {row}"));
         }
         for name in named {
             let exists =
                 [format!("fn {name}("), format!("(\"{name}\",")].iter().any(|form| all.contains(form));
             if !exists {
-                broken.push(format!("there is no test {name}"));
+                broken.push(format!("{page}: there is no test {name}"));
             }
         }
     }
-    assert_eq!(numbers, (1..=24).collect::<Vec<u32>>(), "the rows of the checklist");
-    assert_none(broken, "docs/security.md");
+    rows
 }
 
 #[test]

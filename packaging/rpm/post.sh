@@ -7,5 +7,7 @@ if [ "$1" -eq 1 ]; then
         systemctl --no-reload preset keepd.service >/dev/null 2>&1 || :
     fi
 elif [ -e /run/keepd/api.sock ]; then
-    echo "keepd: the keepd that was running goes on with its services; \`systemctl restart keepd\` stops them and starts the new one"
+    # No service notices. An older keepd does not know how.
+    keepctl --socket /run/keepd/api.sock upgrade ||
+        echo "keepd: the keepd that was running goes on with its services; \`systemctl restart keepd\` stops them and starts the new one"
 fi

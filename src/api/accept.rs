@@ -13,7 +13,7 @@ use std::{
     fs, io,
     os::{
         fd::AsFd,
-        unix::fs::{FileTypeExt, PermissionsExt},
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::Path,
     sync::Arc,
@@ -83,6 +83,15 @@ pub fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     fs::rename(&fresh, path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// What the socket at `path` is known by: as long as this stays the same, so does the socket.
+///
+/// # Errors
+/// Of the file system.
+pub fn mark(path: &Path) -> io::Result<String> {
+    let file = fs::symlink_metadata(path)?;
+    Ok(format!("api-{:x}-{:x}", file.dev(), file.ino()))
 }
 
 /// What every connection uses.

@@ -106,6 +106,10 @@ async fn call(
             handle.reopen().await;
             Ok(condition(StatusCode::OK, "reopened"))
         }
+        Call::Upgrade => {
+            let why = handle.upgrade().await?;
+            Err(Refused::new(StatusCode::CONFLICT, format!("cannot upgrade: {why}")))
+        }
         Call::Shutdown => {
             handle.shutdown(query.flag("force", false)?).await?;
             Ok(condition(StatusCode::ACCEPTED, "stopping"))

@@ -20,5 +20,5 @@ mod stall;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use accept::{bind, serve};
+pub use accept::{bind, mark, serve};
 pub use rights::Rights;

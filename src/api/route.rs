@@ -30,6 +30,7 @@ pub enum Call {
     Metrics,
     Apply,
     Reopen,
+    Upgrade,
     Shutdown,
     Alive,
     Ready,
@@ -75,6 +76,7 @@ pub const ROUTES: &[Route] = &[
     post("/v1/services/{name}/signal", WAIT, Call::Signal),
     post("/v1/apply", WAIT, Call::Apply),
     post("/v1/reopen", &[], Call::Reopen),
+    post("/v1/upgrade", &[], Call::Upgrade),
     post("/v1/shutdown", &["force"], Call::Shutdown),
 ];
 

@@ -205,6 +205,7 @@ async fn act(
                 let report = wire::PlanReport { added: vec!["new".into()], ..wire::PlanReport::default() };
                 drop(reply.send(if apply { Err(Refusal::Configuration(vec![error])) } else { Ok(report) }));
             }
+            Ask::Upgrade { reply } => drop(reply.send("it is a dream; keepd goes on".into())),
             Ask::Shutdown { force } => asked.lock().unwrap().push(format!("Shutdown {force}")),
         }
     }

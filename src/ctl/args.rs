@@ -56,6 +56,10 @@ pub(super) enum Command {
     Apply(ApplyArgs),
     /// Open all log files by their names again, after somebody moved them
     Reopen,
+    /// Show how much of what keepd promises this host can hold, and what would raise it
+    Doctor(DoctorArgs),
+    /// Let keepd go on as the program that is installed now; no service notices
+    Upgrade,
     /// Stop all services in order, then keepd itself
     Shutdown(ShutdownArgs),
     /// Print a completion script for a shell
@@ -219,6 +223,13 @@ pub(super) enum CheckFormat {
     Full,
     /// A line each: FILE:LINE:COLUMN: error: ...
     Short,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

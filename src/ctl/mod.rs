@@ -8,6 +8,7 @@ mod args;
 mod check;
 mod client;
 mod complete;
+mod doctor;
 mod events;
 mod exec;
 mod explain;
@@ -24,6 +25,7 @@ mod table;
 mod tests;
 mod text;
 mod tree;
+mod upgrade;
 mod why;
 
 use args::{Cli, Command};
@@ -91,6 +93,8 @@ fn run(cli: Cli) -> Result<u8, Fail> {
             Command::Plan(a) => plan::plan(&server, &a, look, &mut out).await,
             Command::Apply(a) => plan::apply(&server, &a, look, &mut out).await,
             Command::Reopen => shutdown::reopen(&server, &mut out).await,
+            Command::Doctor(a) => doctor::run(&server, &a, &mut out).await,
+            Command::Upgrade => upgrade::run(&server, &mut out).await,
             Command::Shutdown(a) => shutdown::run(&server, &a, &mut out).await,
             Command::Completions { shell } => Ok(completion_script(shell, &mut out).map(|()| 0)?),
         }

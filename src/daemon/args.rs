@@ -70,6 +70,9 @@ pub enum Role {
     /// Makes the keeper's children: talks to it on descriptor 3
     #[command(hide = true)]
     Launch,
+    /// Looks whether it could go on from the state of the keepd that asks
+    #[command(hide = true)]
+    CheckState,
 }
 
 /// Parses the command line; on a usage error prints it and gives the exit status instead.

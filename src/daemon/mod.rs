@@ -11,7 +11,7 @@ mod manage;
 
 use crate::keeper;
 use args::{ConfigArgs, Role};
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Usage error (sysexits.h EX_USAGE).
 pub const EXIT_USAGE: i32 = 64;
@@ -30,6 +30,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> i32 {
         Some(Role::Load) => load::main(&args.config),
         Some(Role::Manage) => manage::main(&args.config),
         Some(Role::Launch) => keeper::launch().0,
+        Some(Role::CheckState) => keeper::check_state().0,
         None => keep(args.config),
     }
 }
@@ -50,6 +51,8 @@ fn keep(mut args: ConfigArgs) -> i32 {
             loader_argv: args.to_argv("load"),
             manager_argv: args.to_argv("manage"),
             launcher_argv: args.to_argv("launch"),
+            check_argv: args.to_argv("check-state"),
+            program: program(),
             ready_fd,
         })
         .0
@@ -61,4 +64,11 @@ fn keep(mut args: ConfigArgs) -> i32 {
         eprintln!("keepd: cannot go to the background: {e}");
         EXIT_INTERNAL
     })
+}
+
+/// The path that we were started by, so that it means whatever is installed there later.
+fn program() -> PathBuf {
+    let named = std::env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
+    // Where it was found in $PATH, by the path that it was found at.
+    named.or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| "/usr/bin/keepd".into())
 }

@@ -7,6 +7,7 @@ use super::control;
 use crate::sys::{self, Errno, cgroup, clock, file, pidfd, process, reap};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -133,10 +134,11 @@ impl Base {
         Ok(())
     }
 
-    /// Kills and removes every run of an earlier keepd, so that no service ever runs twice; a sentence each.
-    pub(super) fn clear(self: &std::rc::Rc<Self>) -> Vec<String> {
+    /// Kills and removes every run of an earlier keepd but those to `spare`, so that no service ever runs twice; a
+    /// sentence each.
+    pub(super) fn clear(self: &std::rc::Rc<Self>, spare: &BTreeSet<String>) -> Vec<String> {
         let mut said = Vec::new();
-        for name in self.children("") {
+        for name in self.children("").into_iter().filter(|name| !spare.contains(name)) {
             let count: usize = self
                 .folders(&name)
                 .iter()

@@ -4,12 +4,15 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Config,
+    Config, adopt,
     base::Base,
     loader,
     plans::Plans,
     protocol::NoteLevel,
-    state::{Keeper, Start, complain},
+    resume,
+    saved::{self, Saved},
+    state::{Argv, Keeper, Start, complain},
+    upgrade,
 };
 use crate::{
     notify::Upward,
@@ -21,7 +24,9 @@ use crate::{
     },
 };
 use std::{
-    io::{Read, Seek, Write},
+    collections::BTreeSet,
+    fs::File,
+    io::{Read, Write},
     os::fd::{AsFd, OwnedFd},
     path::Path,
     rc::Rc,
@@ -46,26 +51,64 @@ pub(super) fn run(config: Config) -> i32 {
     }
     signal::reset_all();
     signal::ignore(signal::SIGPIPE);
-    let mut ready_fd = config.ready_fd;
-    let argv = [config.loader_argv, config.manager_argv, config.launcher_argv];
-    let status = start(proof, argv, &mut ready_fd);
+    if let Some(state) = upgrade::predecessor() {
+        return resume(proof, config, &state);
+    }
+    let (status, ready_fd) = start(proof, config);
     if let Some(parent) = ready_fd {
         let _ = fd::write(parent.as_fd(), &[u8::try_from(status).unwrap_or(u8::MAX)]);
     }
     status
 }
 
-fn start(
-    proof: process::SingleThread,
-    [loader_argv, manager_argv, launcher_argv]: [Vec<std::ffi::OsString>; 3],
-    ready_fd: &mut Option<OwnedFd>,
-) -> i32 {
-    let (first, spec) = match loader::load_first(proof, &loader_argv) {
+/// Goes on where the keepd that this process was until now has stopped.
+fn resume(proof: process::SingleThread, config: Config, state: &OwnedFd) -> i32 {
+    let prepared = Saved::read(state.as_fd()).and_then(|(saved, mut found)| {
+        let plans = resume::plans(&saved, &mut found)?;
+        let lock = found.remove(saved::name::LOCK).ok_or("the lock is missing")?;
+        let start = Start {
+            proof,
+            spec: saved.spec.clone(),
+            plans,
+            base: resume::base(&saved)?,
+            degraded: saved.degraded.clone(),
+            argv: argv(&config),
+            program: config.program,
+            lock,
+            ready_fd: None,
+            open_files: saved.open_files,
+            up: Upward::from_env(),
+        };
+        let mut keeper = Keeper::new(start).map_err(sys::describe)?;
+        let before = saved.version.clone();
+        keeper.resume(saved, found).map_err(sys::describe)?;
+        Ok((keeper, before))
+    });
+    let (mut keeper, before) = match prepared {
+        Ok(prepared) => prepared,
+        Err(why) => {
+            complain(&format!("cannot go on after the upgrade: {why}"));
+            return INTERNAL;
+        }
+    };
+    let now = env!("CARGO_PKG_VERSION");
+    serve(&mut keeper, NoteLevel::Info, vec![format!("keepd {before} has been upgraded to keepd {now}")])
+}
+
+fn start(proof: process::SingleThread, mut config: Config) -> (i32, Option<OwnedFd>) {
+    let mut ready_fd = config.ready_fd.take();
+    let status = start_new(proof, config, &mut ready_fd);
+    (status, ready_fd)
+}
+
+fn start_new(proof: process::SingleThread, config: Config, ready_fd: &mut Option<OwnedFd>) -> i32 {
+    let (first, spec) = match loader::load_first(proof, &config.loader_argv) {
         Ok(loaded) => loaded,
         Err(status) => return status,
     };
-    let mut lock = match folders(&spec) {
-        Ok(lock) => lock,
+    // It is held, whatever else refers to the same file, until this returns.
+    let (_held, lock) = match folders(&spec) {
+        Ok(locked) => locked,
         Err((why, status)) => {
             complain(&format!("cannot start: {why}"));
             return status;
@@ -73,20 +116,22 @@ fn start(
     };
     let open_files = raise_open_files();
     let (mut degraded, mut notes) = (Vec::new(), Vec::new());
-    let base = hold(proof, &spec.runtime_dir, &mut degraded, &mut notes);
+    let left = adopt::find(&spec.runtime_dir, &mut notes);
+    let spare = left.as_ref().map(|(left, _)| adopt::cgroups(left)).unwrap_or_default();
+    let base = hold(proof, &spec.runtime_dir, &spare, &mut degraded, &mut notes);
+    let (left, plans) = left.map_or_else(|| (None, Plans::new(first)), |(left, plans)| (Some(left), plans));
     if let Err(e) = prctl::become_subreaper() {
         degraded.push(format!("orphaned processes of services are not reaped: {}", sys::describe(e)));
     }
-    prctl::set_name(c"keepd");
     let start = Start {
         proof,
         spec,
-        plans: Plans::new(first),
+        plans,
         base,
         degraded,
-        loader_argv,
-        manager_argv,
-        launcher_argv,
+        argv: argv(&config),
+        program: config.program,
+        lock,
         ready_fd: ready_fd.take(),
         open_files,
         up: Upward::from_env(),
@@ -98,6 +143,9 @@ fn start(
             return INTERNAL;
         }
     };
+    if let Some(left) = left {
+        keeper.adopt_all(left);
+    }
     let runtime_dir = keeper.spec.runtime_dir.clone();
     if let Err(e) = keeper.open_sessions(&runtime_dir) {
         let path = runtime_dir.join(crate::wire::exec::SOCKET);
@@ -107,15 +155,32 @@ fn start(
     if let Err(e) = keeper.open_ears() {
         notes.push(format!("services cannot notify: {}: {}", keeper.sockets().display(), sys::describe(e)));
     }
-    let status = serve(&mut keeper, notes);
-    keeper.leave();
-    // The file stays, because removing it would let two keepds lock two files of one name.
-    let _ = lock.set_len(0).and_then(|()| lock.rewind());
+    let status = serve(&mut keeper, NoteLevel::Warn, notes);
     *ready_fd = keeper.ready_fd.take();
     status
 }
 
-fn serve(keeper: &mut Keeper, notes: Vec<String>) -> i32 {
+fn argv(config: &Config) -> Argv {
+    Argv {
+        loader: config.loader_argv.clone(),
+        manager: config.manager_argv.clone(),
+        launcher: config.launcher_argv.clone(),
+        check: config.check_argv.clone(),
+    }
+}
+
+/// From the first launcher to the end.
+fn serve(keeper: &mut Keeper, level: NoteLevel, notes: Vec<String>) -> i32 {
+    prctl::set_name(c"keepd");
+    keeper.begin_record();
+    let status = keep(keeper, level, notes);
+    keeper.leave();
+    // The file stays, because removing it would let two keepds lock two files of one name.
+    let _ = keeper.lock.try_clone().map(|lock| File::from(lock).set_len(0));
+    status
+}
+
+fn keep(keeper: &mut Keeper, level: NoteLevel, notes: Vec<String>) -> i32 {
     if let Err(e) = keeper.prepare_launcher() {
         complain(&format!("cannot start a launcher: {}", sys::describe(e)));
         return INTERNAL;
@@ -125,7 +190,7 @@ fn serve(keeper: &mut Keeper, notes: Vec<String>) -> i32 {
         return INTERNAL;
     }
     for text in notes {
-        keeper.note(NoteLevel::Warn, text);
+        keeper.note(level, text);
     }
     keeper.keep().unwrap_or_else(|e| {
         complain(&format!("cannot go on: the event loop: {}", sys::describe(e)));
@@ -134,7 +199,7 @@ fn serve(keeper: &mut Keeper, notes: Vec<String>) -> i32 {
 }
 
 /// Makes the folders, and takes the lock before anything is touched that another keepd may be using.
-fn folders(spec: &DaemonSpec) -> Result<Lock, (String, i32)> {
+fn folders(spec: &DaemonSpec) -> Result<(Lock, OwnedFd), (String, i32)> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |e: Errno| {
@@ -147,7 +212,8 @@ fn folders(spec: &DaemonSpec) -> Result<Lock, (String, i32)> {
     for (path, mode) in [(&spec.runtime_dir, 0o755), (&spec.state_dir, 0o750), (&spec.log_dir, 0o750)] {
         file::ensure_dir(path, mode, spec.manager).map_err(failed(path))?;
     }
-    Ok(lock)
+    let same = lock.try_clone().map_err(|e| (format!("the lock: {e}"), INTERNAL))?;
+    Ok((lock, same.into()))
 }
 
 fn lock(dir: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<Lock, (String, i32)> {
@@ -184,13 +250,14 @@ fn raise_open_files() -> Option<limits::Pair> {
 fn hold(
     proof: process::SingleThread,
     runtime_dir: &Path,
+    spare: &BTreeSet<String>,
     degraded: &mut Vec<String>,
     notes: &mut Vec<String>,
 ) -> Option<Rc<Base>> {
     match Base::open(proof, runtime_dir) {
         Ok(base) => {
             let base = Rc::new(base);
-            notes.extend(base.clear());
+            notes.extend(base.clear(spare));
             Some(base)
         }
         Err(why) => {

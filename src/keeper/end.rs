@@ -44,7 +44,8 @@ impl Keeper {
     /// Leaves nothing behind: no process, no cgroup. Waits, as nothing else is to be done any more.
     pub(super) fn leave(&mut self) {
         self.close_sessions();
-        self.dismiss_manager(FAREWELL_MS);
+        // One that has not said `Exit` would go on writing logs until it is killed.
+        self.dismiss_manager(if self.exit == Some(INTERNAL) { 0 } else { FAREWELL_MS });
         self.dismiss_launchers();
         // All at once, then one by one.
         for run in self.runs.values().filter(|r| !r.over()) {
@@ -56,6 +57,7 @@ impl Keeper {
             }
         }
         self.tidy_all();
+        self.forget_record();
         self.runs.clear();
         self.reap();
         if let Some(base) = &self.base {

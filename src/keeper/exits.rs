@@ -47,6 +47,7 @@ impl Keeper {
                 }
                 Some(Owner::Manager) => self.manager_ended(),
                 Some(Owner::Loader) => self.loader_ended(),
+                Some(Owner::Check) => self.check_ended(),
                 Some(Owner::Launcher(number)) => self.launcher_ended(number),
                 // A descendant whose parent went first, or a child that is not reported yet.
                 None => self.newborn_ended(pid),
@@ -60,19 +61,25 @@ impl Keeper {
 
     /// The main process is reaped, and has ended like this if that is known.
     pub(super) fn main_over(&mut self, id: RunId, ended: Option<(Ended, Used)>) {
+        match ended {
+            Some((ended, used)) => self.ended(id, exit(ended), usage(used)),
+            None => self.ended(id, Exit::Unknown, Usage::default()),
+        }
+    }
+
+    /// The same, in the words of the protocol.
+    pub(super) fn ended(&mut self, id: RunId, exit: Exit, usage: Usage) {
+        self.touch(id);
         self.hear_out(id);
         self.end_probes(id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.pidfd = None;
-        let (exit, usage) = match ended {
-            // What we killed ourselves did not die of a lack of memory.
-            Some((Ended::Signal { signal: signal::SIGKILL, .. }, used))
-                if !run.killing && run.tree.oom_killed() =>
-            {
-                (Exit::Oom, usage(used))
+        // What we killed ourselves did not die of a lack of memory.
+        let exit = match exit {
+            Exit::Signal { signal: signal::SIGKILL, .. } if !run.killing && run.tree.oom_killed() => {
+                Exit::Oom
             }
-            Some((ended, used)) => (exit(ended), usage(used)),
-            None => (Exit::Unknown, Usage::default()),
+            exit => exit,
         };
         let usage = Usage { peak_bytes: run.tree.memory_peak(), oom_kills: run.tree.oom_kills(), ..usage };
         let at_ms = clock::boottime_ms();
@@ -114,6 +121,17 @@ impl Keeper {
         self.check_empty(id);
     }
 
+    /// The same for a run that was taken up, if its main process has ended and others had not.
+    pub(super) fn await_empty_again(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        if run.reaped() && !run.over() {
+            self.await_empty(id);
+        }
+        if run_is_killed(self.runs.get(&id)) {
+            self.kill_tree(id);
+        }
+    }
+
     /// Some watched trees changed.
     pub(super) fn on_watch(&mut self) {
         let changed: Vec<RunId> = match self.watches.changed() {
@@ -138,6 +156,7 @@ impl Keeper {
             // No descriptor to be had, perhaps: no event will tell when there is one.
             Err(_) => return self.make_restless(id, LOOK_AGAIN_MS),
         }
+        self.touch(id);
         self.tell(News::Emptied { run: id });
         self.emptied(id);
     }
@@ -161,6 +180,8 @@ impl Keeper {
         if run.over() {
             return;
         }
+        self.touch(id);
+        let Some(run) = self.runs.get_mut(&id) else { return };
         run.killing = true;
         let killed = run.tree.kill(run.reaped());
         let often = match run.tree {
@@ -225,6 +246,7 @@ impl Keeper {
     /// Lets go of a run, of its cgroup, and of its plan if that was its last one.
     fn drop_run(&mut self, id: RunId) -> Option<Run> {
         let run = self.runs.remove(&id)?;
+        self.touch(id);
         self.restless.remove(&id);
         self.unlisten(id, &run);
         if let Err(e) = run.tree.remove() {
@@ -236,6 +258,11 @@ impl Keeper {
     }
 }
 
+/// Whether SIGKILL has still to do its work.
+fn run_is_killed(run: Option<&Run>) -> bool {
+    run.is_some_and(|r| r.killing && !r.over() && !matches!(r.phase, Phase::Launching { .. }))
+}
+
 pub(super) fn name(job: Job) -> &'static str {
     match job {
         Job::Stop => "stop command",
@@ -243,7 +270,7 @@ pub(super) fn name(job: Job) -> &'static str {
     }
 }
 
-fn exit(ended: Ended) -> Exit {
+pub(super) fn exit(ended: Ended) -> Exit {
     match ended {
         Ended::Code(code) => Exit::Code(code),
         Ended::Signal { signal, core } => Exit::Signal { signal, core },

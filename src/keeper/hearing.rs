@@ -9,15 +9,19 @@
 use super::{
     protocol::{News, NoteLevel},
     run::{Phase, Run},
-    state::{Keeper, Owner, TOKEN_NEWLINE, TOKEN_NOTIFY},
+    state::{Keeper, Owner, TOKEN_ADOPTED, TOKEN_NEWLINE, TOKEN_NOTIFY},
     told, ways,
 };
 use crate::{
     plan::{RunId, Told},
-    sys::{self, Errno, clock, fd, file, identity, packet, packet::Heard, pidfd, poll::Interest},
+    sys::{self, Errno, clock, fd, file, identity, packet, packet::Heard, pidfd, poll::Interest, process},
 };
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    collections::BTreeSet,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
     path::PathBuf,
     rc::Rc,
 };
@@ -42,6 +46,19 @@ pub(super) struct Ears {
 }
 
 impl Ears {
+    /// As they were in another keeper.
+    pub(super) fn again(sum: Told, socket: Option<OwnedFd>, newline: Option<OwnedFd>) -> Ears {
+        Ears { socket, newline, sum, ..Ears::default() }
+    }
+
+    /// Each, with a name for it.
+    pub(super) fn descriptors(&self) -> [(&'static str, Option<BorrowedFd<'_>>); 2] {
+        [
+            ("notify", self.socket.as_ref().map(AsFd::as_fd)),
+            ("newline", self.newline.as_ref().map(AsFd::as_fd)),
+        ]
+    }
+
     /// All that it has told, if anything.
     pub(super) fn sum(&self) -> Option<Told> {
         (self.sum != Told::default()).then(|| self.sum.clone())
@@ -54,14 +71,29 @@ impl Keeper {
         self.spec.runtime_dir.join(ways::FOLDER)
     }
 
-    /// Makes their folder, which every service's user can go into and nobody can list, and clears it.
+    /// Makes their folder, which every service's user can go into and nobody can list, and clears it of what belongs
+    /// to no run.
     pub(super) fn open_ears(&self) -> sys::Result<()> {
         let own = (identity::effective_uid(), identity::effective_gid());
         file::ensure_dir(&self.sockets(), 0o711, Some(own))?;
+        let used = self.runs.values().filter(|run| run.ears.socket.is_some());
+        let used: BTreeSet<PathBuf> = used.map(|run| ways::path(&self.sockets(), &run.invocation)).collect();
         for entry in std::fs::read_dir(self.sockets()).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_file(entry.path());
+            if !used.contains(&entry.path()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
         }
         Ok(())
+    }
+
+    /// The socket of a run whose keeper was killed, made anew where it was and for the same user: the next message
+    /// arrives here.
+    pub(super) fn socket_again(&self, invocation: &str) -> Option<OwnedFd> {
+        let path = ways::path(&self.sockets(), invocation);
+        let before = std::fs::symlink_metadata(&path).ok().filter(|m| m.file_type().is_socket())?;
+        let dir = file::open_dir(&self.sockets()).ok()?;
+        std::fs::remove_file(&path).ok()?;
+        packet::hear(self.proof, dir.as_fd(), ways::name(invocation), (before.uid(), before.gid())).ok()
     }
 
     /// Takes the ways that a run has out of a launcher's descriptors; the others are its pipes.
@@ -69,6 +101,13 @@ impl Keeper {
         let Some(run) = self.runs.get_mut(&id) else { return fds };
         run.ears.newline = if ways.1 { fds.pop() } else { None };
         run.ears.socket = if ways.0 { fds.pop() } else { None };
+        self.listen(id);
+        fds
+    }
+
+    /// Hears what a run has to say from now on.
+    pub(super) fn listen(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
         let add = |fd: &Option<OwnedFd>, token| match fd {
             Some(fd) => self.poll.add(fd.as_fd(), Interest::Read, token | id.0),
             None => Ok(()),
@@ -77,7 +116,6 @@ impl Keeper {
         if let Err(e) = added {
             self.warn(&format!("cannot listen to run {id}"), e);
         }
-        fds
     }
 
     /// A run has something to say.
@@ -158,7 +196,12 @@ impl Keeper {
             message.main = self.take_main(id, main);
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
+        let before = run.ears.sum.clone();
         told::add(&mut run.ears.sum, &message);
+        // That it is alive is told again and again, and need not be remembered.
+        if run.ears.sum != before {
+            self.touch(id);
+        }
         if message != Told::default() {
             self.tell(News::Told { run: id, told: message });
         }
@@ -178,10 +221,21 @@ impl Keeper {
             return None;
         }
         let run = self.runs.get_mut(&id)?;
-        self.pids.remove(&run.pid);
-        (run.pid, run.pidfd) = (pid, Some(Rc::new(held)));
-        // If it is not our child, it becomes so with the end of its parent.
-        self.pids.insert(pid, Owner::Main(id));
+        let before = run.pidfd.replace(Rc::new(held));
+        let before = (std::mem::replace(&mut run.pid, pid), before);
+        run.born = process::born(pid);
+        self.pids.remove(&before.0);
+        if run.adopted {
+            if let Some(fd) = before.1 {
+                self.poll.remove(fd.as_fd());
+            }
+            let fd = run.pidfd.as_ref()?;
+            let _ = self.poll.add(fd.as_fd(), Interest::Read, TOKEN_ADOPTED | id.0);
+        } else {
+            // If it is not our child, it becomes so with the end of its parent.
+            self.pids.insert(pid, Owner::Main(id));
+        }
+        self.touch(id);
         Some(main)
     }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     plan::{Generation, Job, Name, RunId},
     sys::{
-        self, Errno, clock, memory, pidfd, random,
+        self, Errno, clock, memory, pidfd, process, random,
         reap::{Ended, Used},
     },
 };
@@ -72,6 +72,8 @@ impl Keeper {
             generation,
             entry,
             pid: 0,
+            born: None,
+            adopted: false,
             pidfd: None,
             stdout: None,
             stderr: None,
@@ -92,6 +94,7 @@ impl Keeper {
         };
         let service = run.service.clone();
         self.runs.insert(id, run);
+        self.touch(id);
         self.launch_when_tidy(id, &service);
     }
 
@@ -205,8 +208,10 @@ impl Keeper {
         fds: Vec<OwnedFd>,
         ended: Option<(Ended, Used)>,
     ) {
+        self.touch(id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.pid = pid;
+        run.born = process::born(pid);
         if let Tree::Group { main, .. } = &mut run.tree {
             *main = pid;
         }
@@ -265,6 +270,7 @@ impl Keeper {
 
     /// It was not.
     pub(super) fn job_refused(&mut self, id: RunId, job: Job, why: String) {
+        self.touch(id);
         if let Some(run) = self.runs.get_mut(&id) {
             *run.job(job) = JobState::Ended { why: why.clone() };
         }

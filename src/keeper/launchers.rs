@@ -29,15 +29,13 @@ use std::{
 
 /// So many of a kind are kept: while the children of two are in their exec, on two processors, a third can prepare the
 /// next. A choice, not a measured optimum.
-const USUAL: usize = 3;
+pub(super) const USUAL: usize = 3;
 /// So many at most, where launches hang.
 const MOST: usize = 32;
 /// When an errand has taken this long, its launcher does not count for [`USUAL`].
 const SLOW_MS: u64 = 100;
 /// When to try again to start one.
 const AGAIN_MS: u64 = 100;
-/// How long launchers may take to end.
-const FAREWELL_MS: u64 = 1_000;
 
 /// What a launcher is sent to do.
 #[derive(Debug)]
@@ -60,40 +58,42 @@ pub(super) enum Errand {
 
 /// One launcher.
 #[derive(Debug)]
-struct Launcher {
-    kind: Kind,
-    child: Child,
-    socket: OwnedFd,
-    record: Record,
+pub(super) struct Launcher {
+    pub(super) kind: Kind,
+    pub(super) child: Child,
+    pub(super) socket: OwnedFd,
+    pub(super) record: Record,
     plan: Option<Generation>,
-    busy: Option<Busy>,
+    pub(super) busy: Option<Busy>,
     /// It was told to end, and gets nothing more to do.
-    leaving: bool,
+    pub(super) leaving: bool,
 }
 
 impl Launcher {
-    fn free(&self) -> bool {
+    pub(super) fn free(&self) -> bool {
         self.busy.is_none() && !self.leaving
     }
 }
 
 #[derive(Debug)]
-struct Busy {
+pub(super) struct Busy {
     errand: Errand,
     since: u64,
     /// The newborn has ended already, before it was reported.
-    ended: Option<(Ended, Used)>,
+    pub(super) ended: Option<(Ended, Used)>,
 }
 
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Launchers {
-    all: BTreeMap<u64, Launcher>,
+    pub(super) all: BTreeMap<u64, Launcher>,
     /// Errands for which no launcher was free, by kind.
-    waiting: [VecDeque<Errand>; 2],
+    pub(super) waiting: [VecDeque<Errand>; 2],
     next: u64,
     /// When to see to what waits.
     again_at: Option<u64>,
+    /// Nothing more is handed out.
+    pub(super) held: bool,
     buffer: Vec<u8>,
 }
 
@@ -155,6 +155,9 @@ impl Keeper {
     /// Gives errands that wait to launchers, as far as there are free ones or more may be started.
     pub(super) fn serve_waiting(&mut self) {
         self.launchers.again_at = None;
+        if self.launchers.held {
+            return;
+        }
         self.serve(Kind::Restricted);
         self.serve(Kind::Free);
     }
@@ -208,9 +211,11 @@ impl Keeper {
         let (ours, theirs) = packet::pair(8 * PACKET_MAX)?;
         let (record, page) = Record::create()?;
         let own = Own {
-            argv: &self.launcher_argv,
+            program: None,
+            argv: &self.argv.launcher,
             fd: theirs.as_fd(),
             number: LAUNCHER_FD,
+            also: Vec::new(),
             env: None,
             role: own::Role::Launcher,
         };
@@ -275,17 +280,6 @@ impl Keeper {
         self.take_report(token.wrapping_sub(TOKEN_LAUNCHER));
         self.serve_waiting();
         self.retire_launchers();
-    }
-
-    /// Ends those that were only needed because others hung.
-    fn retire_launchers(&mut self) {
-        for kind in [Kind::Restricted, Kind::Free] {
-            let free = self.launchers.all.values_mut().filter(|l| l.kind == kind && l.free());
-            for launcher in free.skip(USUAL) {
-                launcher.leaving = true;
-                packet::finish(&launcher.socket);
-            }
-        }
     }
 
     /// Takes in one report; false if there is none.
@@ -384,32 +378,6 @@ impl Keeper {
             Errand::Measure(id) => self.measured(*id, None, None),
             Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),
             Errand::Tidy(service) => self.tidied(service, &[]),
-        }
-    }
-
-    /// Ends every launcher, so that nothing is born any more. Waits, as nothing else is to be done.
-    pub(super) fn dismiss_launchers(&mut self) {
-        self.launchers.waiting = Default::default();
-        // They end with their sockets.
-        let tell = |Launcher { child, record, busy, .. }| {
-            if busy.is_some() {
-                let _ = pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL);
-            }
-            (child, record, busy)
-        };
-        let told: Vec<_> = std::mem::take(&mut self.launchers.all).into_values().map(tell).collect();
-        for (child, record, busy) in told {
-            let pidfd = child.pidfd.as_fd();
-            if !matches!(pidfd::wait_end(pidfd, FAREWELL_MS), Ok(true)) {
-                let _ = pidfd::send_signal(pidfd, signal::SIGKILL);
-                let _ = pidfd::wait_end(pidfd, FAREWELL_MS);
-            }
-            let _: sys::Result<_> = reap::reap(pidfd);
-            if let Some(Busy { ended: None, .. }) = busy
-                && let pid @ 1.. = record.pid()
-            {
-                let _ = pidfd::open(pid).and_then(|fd| pidfd::send_signal(fd.as_fd(), signal::SIGKILL));
-            }
         }
     }
 }

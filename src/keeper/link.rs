@@ -5,9 +5,10 @@
 
 use super::{
     protocol::{News, NoteLevel, PACKET_MAX, Request, Turn},
+    pulse::Pulse,
     state::{Keeper, TOKEN_MANAGER},
 };
-use crate::sys::{Errno, clock, packet, pidfd, poll::Interest, process::Child, signal};
+use crate::sys::{Errno, clock, packet, poll::Interest, process::Child};
 use std::{
     collections::VecDeque,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -18,6 +19,8 @@ use std::{
 const UNSENT_MAX: usize = 1024;
 /// When to try again where no event will tell.
 const AGAIN_MS: u64 = 10;
+/// How long a manager that has closed its end may take to end.
+const LAST_WORDS_MS: u64 = 1_000;
 /// So much news of launches is sent at once while more is about to come: a packet costs the manager more than a
 /// message in it.
 const LAUNCHES: usize = 8;
@@ -44,6 +47,14 @@ pub(super) struct Link {
     pub(super) cause: Option<String>,
     /// The present manager has said that it is ready.
     pub(super) ready: bool,
+    /// Whether it answers.
+    pub(super) pulse: Pulse,
+    /// When to kill one that has closed its end.
+    pub(super) kill_at: Option<u64>,
+    /// Why we have killed it ourselves.
+    pub(super) verdict: Option<String>,
+    /// Managers in a row that ended before they were ready.
+    pub(super) failures: u32,
     pub(super) delay_ms: u64,
     pub(super) restart_at: Option<u64>,
     /// What people asked for while there was no manager.
@@ -84,6 +95,11 @@ impl Link {
         self.socket.is_some() && self.child.is_some()
     }
 
+    /// There is no manager, and all that the last one asked for was done.
+    pub(super) fn gone(&self) -> bool {
+        self.socket.is_none() && self.child.is_none() && self.requests.is_empty()
+    }
+
     pub(super) fn has_requests(&self) -> bool {
         !self.requests.is_empty()
     }
@@ -96,7 +112,8 @@ impl Link {
     }
 
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.restart_at.into_iter().chain(self.again_at).min()
+        let pulse = self.connected().then(|| self.pulse.deadline());
+        [self.restart_at, self.again_at, self.kill_at, pulse].into_iter().flatten().min()
     }
 
     /// Nothing of what is unsent can arrive any more.
@@ -113,6 +130,8 @@ impl Link {
         self.forget_unsent();
         self.requests.clear();
         self.started_at = clock::boottime_ms();
+        self.pulse = Pulse::of_new(self.started_at);
+        (self.verdict, self.kill_at) = (None, None);
         self.managers += 1;
         self.ready = false;
         self.restart_at = None;
@@ -258,8 +277,8 @@ impl Keeper {
         }
         self.link.forget_unsent();
         match &self.link.child {
-            // It lives and cannot be talked to: of no use any more.
-            Some(child) => drop(pidfd::send_signal(child.pidfd.as_fd(), signal::SIGKILL)),
+            // It cannot be talked to and is of no use any more. Mostly it is about to end, and is to say how.
+            Some(_) => self.link.kill_at = Some(clock::boottime_ms() + LAST_WORDS_MS),
             None => self.manager_lost(),
         }
     }

@@ -44,8 +44,16 @@ impl Loading {
     /// Starts one. `aloud`: it shows people what is wrong on stderr.
     fn start(proof: SingleThread, argv: &[OsString], aloud: bool) -> sys::Result<Loading> {
         let answer = memory::create(c"keepd-plan")?;
-        let extra = aloud.then_some((own::LOAD_ALOUD, "1"));
-        let own = Own { argv, fd: answer.as_fd(), number: LOADER_FD, env: extra, role: own::Role::Loader };
+        let extra = aloud.then_some((own::LOAD_ALOUD, "1".to_owned()));
+        let own = Own {
+            program: None,
+            argv,
+            fd: answer.as_fd(),
+            number: LOADER_FD,
+            also: Vec::new(),
+            env: extra,
+            role: own::Role::Loader,
+        };
         let child = own::start(proof, &own)?;
         Ok(Loading { child, answer, started: clock::boottime_ms(), overdue: false })
     }
@@ -91,7 +99,7 @@ impl Keeper {
         if self.loading.is_some() {
             return self.note(NoteLevel::Warn, "a load is asked for while another one is running".into());
         }
-        match Loading::start(self.proof, &self.loader_argv, false) {
+        match Loading::start(self.proof, &self.argv.loader, false) {
             Ok(loading) => {
                 self.pids.insert(loading.child.pid, Owner::Loader);
                 self.loading = Some(loading);

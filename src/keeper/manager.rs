@@ -34,9 +34,11 @@ impl Keeper {
     pub(super) fn start_manager(&mut self) -> sys::Result<()> {
         let (ours, theirs) = packet::pair(ROOM)?;
         let own = Own {
-            argv: &self.manager_argv,
+            program: None,
+            argv: &self.argv.manager,
             fd: theirs.as_fd(),
             number: MANAGER_FD,
+            also: Vec::new(),
             env: None,
             role: own::Role::Manager(self.spec.manager),
         };
@@ -56,6 +58,7 @@ impl Keeper {
             generation: self.plans.current,
             last_run: self.last_run,
             managers_before,
+            upgrades: self.upgrades,
             shutdown: self.shutdown.map(|s| s.force),
             status_wanted: self.up.heard(),
             cgroup: self.base.as_ref().map(|b| b.at.path.display().to_string()),
@@ -125,12 +128,13 @@ impl Keeper {
     /// The manager's process has ended; what it sent before may still be unread.
     pub(super) fn manager_ended(&mut self) {
         let Some(child) = self.link.child.take() else { return };
+        self.link.kill_at = None;
         let cause = match reap::reap(child.pidfd.as_fd()) {
             Ok(Some((Ended::Code(status), _))) => format!("exited with status {status}"),
             Ok(Some((Ended::Signal { signal, .. }, _))) => format!("was killed by {}", signal::name(signal)),
             Ok(None) | Err(_) => "ended".into(),
         };
-        self.link.cause = Some(cause);
+        self.link.cause = Some(self.link.verdict.take().unwrap_or(cause));
         // So that reading goes on to the end.
         self.link.forget_unsent();
         if self.link.socket.is_none() {
@@ -145,6 +149,7 @@ impl Keeper {
             self.link.delay_ms = 0;
             (self.link.started_at + SPACING_MS).saturating_sub(now)
         } else {
+            self.link.failures += 1;
             let delay = self.link.delay_ms;
             self.link.delay_ms = (delay * 2).clamp(DELAY_MS, DELAY_MAX_MS);
             delay
@@ -152,12 +157,17 @@ impl Keeper {
         self.link.restart_at = Some(now + delay);
         let when = if delay == 0 { "at once".into() } else { format!("in {delay} ms") };
         let cause = self.link.cause.take().unwrap_or_else(|| "ended".into());
-        complain(&format!("the manager {cause}; services go on, it is started again {when}"));
+        let text = format!("the manager {cause}; services go on, it is started again {when}");
+        complain(&text);
+        if self.link.failures > 0 {
+            let times = self.link.failures;
+            self.up.status(&format!("{text}; it has failed to start {times} times in a row"));
+        }
     }
 
     /// Starts the next manager when its time has come.
     pub(super) fn restart_manager(&mut self, now: u64) {
-        if self.link.restart_at.is_none_or(|at| now < at) {
+        if self.link.restart_at.is_none_or(|at| now < at) || self.upgrade_needs_no_manager() {
             return;
         }
         if let Err(e) = self.start_manager() {

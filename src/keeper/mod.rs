@@ -12,6 +12,7 @@
 
 pub mod protocol;
 
+mod adopt;
 mod base;
 mod boot;
 mod child;
@@ -24,6 +25,7 @@ mod exec;
 mod exits;
 mod hearing;
 mod identity;
+mod journal;
 mod launch;
 mod launcher;
 mod launchers;
@@ -37,8 +39,14 @@ mod pipes;
 mod plans;
 mod probes;
 mod provide;
+mod pulse;
+mod record;
 mod requests;
+mod resume;
+mod retire;
 mod run;
+mod save;
+mod saved;
 mod sessions;
 mod spare;
 mod state;
@@ -46,10 +54,11 @@ mod step;
 mod tidy;
 mod told;
 mod tree;
+mod upgrade;
 mod verify;
 mod ways;
 
-use std::{ffi::OsString, os::fd::OwnedFd};
+use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf};
 
 /// What the keeper is started with.
 #[derive(Debug, Default)]
@@ -60,6 +69,10 @@ pub struct Config {
     pub manager_argv: Vec<OsString>,
     /// Arguments, the program's name included, with which this binary is a launcher.
     pub launcher_argv: Vec<OsString>,
+    /// Arguments, the program's name included, with which the program that is upgraded to checks our state.
+    pub check_argv: Vec<OsString>,
+    /// The program that an upgrade executes.
+    pub program: PathBuf,
     /// A pipe of `--daemonize`: gets one byte, `R` when the manager says ready, or else the exit status.
     pub ready_fd: Option<OwnedFd>,
 }
@@ -76,4 +89,9 @@ pub fn run(config: Config) -> ExitStatus {
 /// Is a launcher until its keeper is gone; the status to exit with. To be called by a process with one thread.
 pub fn launch() -> ExitStatus {
     ExitStatus(launcher::run())
+}
+
+/// Looks whether this version can go on from the state of the keepd that asks; the status to exit with.
+pub fn check_state() -> ExitStatus {
+    ExitStatus(upgrade::check())
 }

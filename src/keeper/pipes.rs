@@ -63,5 +63,7 @@ fn new(wanted: bool) -> Result<Ends, Failure> {
     fd::set_nonblocking(read.as_fd(), true).map_err(failed)?;
     // A smaller pipe is no reason not to start.
     let _ = SIZES.iter().find(|size| fd::set_pipe_size(write.as_fd(), **size).is_ok());
+    // A service outlives a keeper and a manager that are killed: meanwhile it is to wait, not to die of SIGPIPE.
+    let write = fd::reopen_both_ways(write.as_fd()).unwrap_or(write);
     Ok(Ends { read: Some(read), write: Some(write) })
 }

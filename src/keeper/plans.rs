@@ -40,6 +40,21 @@ impl Held {
         Ok((Held { fd: Rc::new(fd), image, dropped: false }, spec))
     }
 
+    /// As before its keeper executed itself anew.
+    pub(super) fn again(self, dropped: bool) -> Held {
+        Held { dropped, ..self }
+    }
+
+    /// Its bytes.
+    pub(super) fn image(&self) -> &[u8] {
+        &self.image
+    }
+
+    /// Nothing more is launched from it.
+    pub(super) fn dropped(&self) -> bool {
+        self.dropped
+    }
+
     /// Which launchers are for this entry.
     pub(super) fn kind(&self, entry: u32) -> Kind {
         match Image::new(&self.image).and_then(|i| i.is_restricted(entry)) {
@@ -55,6 +70,21 @@ impl Plans {
     pub(super) fn new(first: Held) -> Plans {
         let one = Generation(1);
         Plans { held: BTreeMap::from([(one, first)]), current: one, last: one }
+    }
+
+    /// Holds what an earlier keeper held; `None` where the current one is missing.
+    pub(super) fn again(
+        held: impl IntoIterator<Item = (Generation, Held)>,
+        current: Generation,
+        last: Generation,
+    ) -> Option<Plans> {
+        let held: BTreeMap<_, _> = held.into_iter().collect();
+        held.contains_key(&current).then_some(Plans { held, current, last })
+    }
+
+    /// The highest generation ever.
+    pub(super) fn last(&self) -> Generation {
+        self.last
     }
 
     /// Holds one more.

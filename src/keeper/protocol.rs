@@ -66,6 +66,8 @@ pub enum Request {
     /// Run the command that entry `entry` of plan `generation` has for this probe, as the run; answered by `Probed`,
     /// after so long at the latest.
     Probe { run: RunId, generation: Generation, entry: u32, which: Which, number: u64, timeout_ms: u64 },
+    /// Go on as the installed program; answered by `UpgradeRefused`, or by the end of this manager.
+    Upgrade,
     /// Answer to `Ping`.
     Pong,
     /// Everything is stopped: exit with this status.
@@ -176,6 +178,8 @@ pub enum News {
     Reopen,
     /// Answer with `Pong`.
     Ping,
+    /// There was no upgrade, and why.
+    UpgradeRefused { why: String },
     /// Something the keeper has to say to people: for the log.
     Note { level: NoteLevel, text: String },
 }
@@ -204,6 +208,7 @@ impl News {
             | News::Apply
             | News::Reopen
             | News::Ping
+            | News::UpgradeRefused { .. }
             | News::Note { .. } => 0,
         }
     }
@@ -224,6 +229,9 @@ pub struct Hello {
     pub last_run: RunId,
     /// How often a manager has been started before this one.
     pub managers_before: u32,
+    /// How often keepd was upgraded in place.
+    #[serde(default)]
+    pub upgrades: u32,
     /// An orderly stop was asked for already.
     pub shutdown: Option<bool>,
     /// Somebody listens to [`Up::Status`].

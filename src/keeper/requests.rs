@@ -4,14 +4,16 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    journal::Line,
     launchers::Errand,
     protocol::{Kept, NoteLevel, Request, Up},
     run::{JobState, Phase},
+    saved::identities,
     state::Keeper,
 };
 use crate::{
     plan::{Job, Millis, Name, RunId},
-    sys::{self, Errno, fd, pidfd, reap, signal},
+    sys::{self, Errno, clock, fd, pidfd, reap, signal},
 };
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -39,7 +41,10 @@ impl Keeper {
             Request::Remember { service, state } => self.remember(service, state),
             Request::Forget { service } => self.forget(&service),
             Request::Keep { name, descriptors: _ } => self.keep_for_next(name, fds),
-            Request::Drop { name } => drop(self.kept.remove(&name)),
+            Request::Drop { name } => {
+                self.kept.remove(&name);
+                self.jot(Line::Dropped(name));
+            }
             Request::Load => self.load(),
             Request::DropPlan { generation } => {
                 if self.plans.drop_plan(generation) {
@@ -58,7 +63,8 @@ impl Keeper {
             Request::Probe { run, generation, entry, which, number, timeout_ms } => {
                 self.probe((run, which), number, (generation, entry), Millis(timeout_ms));
             }
-            Request::Pong => self.up.pong(),
+            Request::Upgrade => self.upgrade(),
+            Request::Pong => self.pulse_felt(),
             Request::Exit { status } => self.exit = Some(status),
         }
     }
@@ -74,6 +80,8 @@ impl Keeper {
         match up {
             Up::Ready => {
                 self.link.ready = true;
+                self.link.failures = 0;
+                self.link.pulse.beat(clock::boottime_ms());
                 self.up.ready();
                 if let Some(parent) = self.ready_fd.take() {
                     if let Err(e) = fd::stdio_to_null() {
@@ -90,17 +98,23 @@ impl Keeper {
         }
     }
 
-    fn remember(&mut self, service: Name, state: Kept) {
-        self.forget(&service);
+    pub(super) fn remember(&mut self, service: Name, state: Kept) {
+        self.drop_remembered(&service);
         let size = service.as_str().len() + state.as_str().len();
         if self.remembered_size + size > REMEMBERED_MAX {
             return self.note(NoteLevel::Error, format!("cannot remember the state of {service}: too much"));
         }
         self.remembered_size += size;
+        self.jot(Line::Remember(service.clone(), state.clone()));
         self.remembered.insert(service, state);
     }
 
     fn forget(&mut self, service: &Name) {
+        self.jot(Line::Forget(service.clone()));
+        self.drop_remembered(service);
+    }
+
+    fn drop_remembered(&mut self, service: &Name) {
         if let Some(state) = self.remembered.remove(service) {
             self.remembered_size -= service.as_str().len() + state.as_str().len();
         }
@@ -112,7 +126,9 @@ impl Keeper {
         if fds.len() > KEPT_DESCRIPTORS || name.len() > KEPT_NAME || !known && self.kept.len() >= KEPT_MAX {
             return self.note(NoteLevel::Error, "cannot keep descriptors for the manager: too many".into());
         }
-        self.kept.insert(name, fds.into_iter().map(Rc::new).collect());
+        let fds: Vec<_> = fds.into_iter().map(Rc::new).collect();
+        self.jot(Line::Kept(name.clone(), identities(&fds)));
+        self.kept.insert(name, fds);
     }
 
     fn good_signal(&mut self, id: RunId, signal: i32) -> bool {
@@ -134,7 +150,7 @@ impl Keeper {
         }
         let Some(pidfd) = run.pidfd.as_ref().map(AsFd::as_fd) else { return };
         let sent = pidfd::send_signal(pidfd, signal);
-        if wakes(signal) && reap::is_stopped(pidfd) {
+        if wakes(signal) && (run.adopted || reap::is_stopped(pidfd)) {
             // A stopped process does not see it until it goes on.
             let _ = pidfd::send_signal(pidfd, signal::SIGCONT);
         }
@@ -171,6 +187,7 @@ impl Keeper {
             return self.note(NoteLevel::Error, text);
         }
         *run.job(job) = JobState::Underway;
+        self.touch(id);
         self.send_out(Errand::Job(id, job));
     }
 

@@ -11,6 +11,7 @@ use crate::{
     plan::{Exit, Generation, Job, Name, Place, hook::Subject},
     sys::watch::Watch,
 };
+use serde::{Deserialize, Serialize};
 use std::{os::fd::OwnedFd, rc::Rc};
 
 /// One run, from the fork to its release.
@@ -21,6 +22,10 @@ pub(super) struct Run {
     pub(super) entry: u32,
     /// 0 until it is known.
     pub(super) pid: i32,
+    /// When the main process began, as far as the kernel said.
+    pub(super) born: Option<u64>,
+    /// It was launched by another keeper and is no child of ours.
+    pub(super) adopted: bool,
     /// Once the process is known, until it is reaped.
     pub(super) pidfd: Option<Rc<OwnedFd>>,
     /// Read ends; shared with packets that are under way.
@@ -69,7 +74,7 @@ pub(super) struct Adjust {
 }
 
 /// How far a run has come.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// A launcher was sent, or is to be, and has not reported yet. Signals for it wait.
     Launching { signals: Vec<i32> },
@@ -82,7 +87,7 @@ pub(super) enum Phase {
 }
 
 /// How the main process ended, and whether anything outlived it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct End {
     /// When it was exec'ed.
     pub(super) started_ms: u64,
@@ -95,7 +100,7 @@ pub(super) struct End {
 }
 
 /// A stop or reload command of a run.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) enum JobState {
     #[default]
     None,

@@ -12,6 +12,7 @@ use super::{
     order::Role,
     protocol::NoteLevel,
     run::{Phase, Run},
+    saved::{Found, Named, SavedSession, name},
     state::{Keeper, Owner, TOKEN_SESSION, TOKEN_SESSIONS},
     step::{Failure, Step},
 };
@@ -264,6 +265,52 @@ impl Keeper {
                 At::Running { run, pidfd } if *run == id => hang_up(pidfd),
                 At::Connected | At::Launching { .. } | At::Running { .. } => {}
             }
+        }
+    }
+
+    /// Those whose command runs, for the next keeper.
+    pub(super) fn saved_sessions(&self) -> Vec<SavedSession> {
+        let pid_of = |number| self.pids.iter().find(|(_, o)| **o == Owner::Exec(number)).map(|(pid, _)| *pid);
+        let running = self.sessions.all.iter().filter_map(|(number, session)| {
+            let At::Running { run, .. } = session.at else { return None };
+            Some(SavedSession { number: *number, run, pid: pid_of(*number)?, caller: session.caller.clone() })
+        });
+        running.collect()
+    }
+
+    /// The descriptors of those, and what listens.
+    pub(super) fn session_descriptors(&self) -> Named<'_> {
+        let listener = self.sessions.listener.iter().map(|(fd, _)| (name::SESSIONS.into(), fd.as_fd()));
+        let running = self.sessions.all.iter().filter(|(_, s)| matches!(s.at, At::Running { .. }));
+        let running = running.map(|(number, s)| (name::session(*number), s.socket.as_fd()));
+        listener.chain(running).collect()
+    }
+
+    /// Those of an earlier keeper.
+    pub(super) fn resume_sessions(&mut self, saved: Vec<SavedSession>, found: &mut Found) -> sys::Result<()> {
+        if let Some(listener) = found.remove(name::SESSIONS) {
+            self.poll.add(listener.as_fd(), Interest::Read, TOKEN_SESSIONS)?;
+            self.sessions.listener = Some((listener, self.spec.runtime_dir.join(SOCKET)));
+        }
+        for SavedSession { number, run, pid, caller } in saved {
+            let Some(socket) = found.remove(&name::session(number)) else { continue };
+            self.sessions.next = self.sessions.next.max(number + 1);
+            // Our child, and not reaped: the number is its own.
+            let pidfd = pidfd::open(pid)?;
+            self.poll.add(socket.as_fd(), Interest::Read, TOKEN_SESSION | number)?;
+            self.sessions.all.insert(number, Session { socket, caller, at: At::Running { run, pidfd } });
+            self.pids.insert(pid, Owner::Exec(number));
+        }
+        Ok(())
+    }
+
+    /// An upgrade is due, and these have not begun.
+    pub(super) fn refuse_waiting_sessions(&mut self) {
+        let waiting =
+            |(number, s): (&u64, &Session)| (!matches!(s.at, At::Running { .. })).then_some(*number);
+        let waiting: Vec<u64> = self.sessions.all.iter().filter_map(waiting).collect();
+        for number in waiting {
+            self.refuse(number, NOT_TRIED, "keepd is being upgraded; try again");
         }
     }
 

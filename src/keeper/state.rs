@@ -11,9 +11,11 @@ use super::{
     plans::Plans,
     probes::Probes,
     protocol::{Kept, News, NoteLevel},
+    record::Recorder,
     run::Run,
     sessions::Sessions,
     tidy::Tidying,
+    upgrade::Upgrade,
 };
 use crate::{
     notify::Upward,
@@ -31,6 +33,7 @@ use std::{
     ffi::OsString,
     io::Write,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     rc::Rc,
 };
 
@@ -45,11 +48,13 @@ pub(super) const TOKEN_MANAGER: u64 = 2;
 pub(super) const TOKEN_WATCH: u64 = 3;
 pub(super) const TOKEN_SESSIONS: u64 = 4;
 pub(super) const TOKEN_LAUNCHER: u64 = 16;
+/// A bit: the others are the number of a run that is no child of ours.
+pub(super) const TOKEN_ADOPTED: u64 = 1 << 62;
 /// A bit: the others are the session's number.
 pub(super) const TOKEN_SESSION: u64 = 1 << 63;
 /// A bit: the others are the number of the run that tells something, by its socket or by its pipe.
-pub(super) const TOKEN_NOTIFY: u64 = 1 << 62;
-pub(super) const TOKEN_NEWLINE: u64 = 1 << 61;
+pub(super) const TOKEN_NOTIFY: u64 = 1 << 61;
+pub(super) const TOKEN_NEWLINE: u64 = 1 << 60;
 
 /// Whose pid it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,7 @@ pub(super) enum Owner {
     Probe(RunId, Which, u64),
     Manager,
     Loader,
+    Check,
     Launcher(u64),
 }
 
@@ -73,13 +79,24 @@ pub(super) struct Shutdown {
     pub(super) deadline: u64,
 }
 
+/// Arguments, the program's name included, of our own other roles.
+#[derive(Debug)]
+pub(super) struct Argv {
+    pub(super) loader: Vec<OsString>,
+    pub(super) manager: Vec<OsString>,
+    pub(super) launcher: Vec<OsString>,
+    pub(super) check: Vec<OsString>,
+}
+
 /// The keeper.
 pub(super) struct Keeper {
     pub(super) proof: SingleThread,
     pub(super) spec: DaemonSpec,
-    pub(super) loader_argv: Vec<OsString>,
-    pub(super) manager_argv: Vec<OsString>,
-    pub(super) launcher_argv: Vec<OsString>,
+    pub(super) argv: Argv,
+    /// What an upgrade executes.
+    pub(super) program: PathBuf,
+    /// That no other keepd uses the same folders.
+    pub(super) lock: OwnedFd,
     /// The waiting parent of `--daemonize`.
     pub(super) ready_fd: Option<OwnedFd>,
     /// The limit of open files that keepd was started with: services get it back.
@@ -106,6 +123,9 @@ pub(super) struct Keeper {
     pub(super) remembered_size: usize,
     /// Descriptors that the manager wants to be there for the next one.
     pub(super) kept: BTreeMap<String, Vec<Rc<OwnedFd>>>,
+    /// Adopted runs whose end is not told yet, and when that is given up.
+    pub(super) unreaped: BTreeMap<RunId, u64>,
+    pub(super) recorder: Recorder,
     pub(super) link: Link,
     pub(super) loading: Option<Loading>,
     pub(super) launchers: Launchers,
@@ -114,6 +134,9 @@ pub(super) struct Keeper {
     /// Runs that tell more than is listened to, and when they are listened to again.
     pub(super) loud: BTreeMap<RunId, u64>,
     pub(super) up: Upward,
+    pub(super) upgrade: Option<Upgrade>,
+    /// How often there was one.
+    pub(super) upgrades: u32,
     /// When this keeper began, in ms of boot time.
     pub(super) began_ms: u64,
     pub(super) shutdown: Option<Shutdown>,
@@ -128,9 +151,9 @@ pub(super) struct Start {
     pub(super) plans: Plans,
     pub(super) base: Option<Rc<Base>>,
     pub(super) degraded: Vec<String>,
-    pub(super) loader_argv: Vec<OsString>,
-    pub(super) manager_argv: Vec<OsString>,
-    pub(super) launcher_argv: Vec<OsString>,
+    pub(super) argv: Argv,
+    pub(super) program: PathBuf,
+    pub(super) lock: OwnedFd,
     pub(super) ready_fd: Option<OwnedFd>,
     pub(super) open_files: Option<limits::Pair>,
     pub(super) up: Upward,
@@ -142,9 +165,9 @@ impl Keeper {
         let keeper = Keeper {
             proof: start.proof,
             spec: start.spec,
-            loader_argv: start.loader_argv,
-            manager_argv: start.manager_argv,
-            launcher_argv: start.launcher_argv,
+            argv: start.argv,
+            program: start.program,
+            lock: start.lock,
             ready_fd: start.ready_fd,
             open_files: start.open_files,
             poll: Poll::new(BATCH)?,
@@ -164,6 +187,8 @@ impl Keeper {
             remembered: BTreeMap::new(),
             remembered_size: 0,
             kept: BTreeMap::new(),
+            unreaped: BTreeMap::new(),
+            recorder: Recorder::default(),
             link: Link::default(),
             loading: None,
             launchers: Launchers::default(),
@@ -171,6 +196,8 @@ impl Keeper {
             probes: Probes::default(),
             loud: BTreeMap::new(),
             up: start.up,
+            upgrade: None,
+            upgrades: 0,
             began_ms: clock::boottime_ms(),
             shutdown: None,
             exit: None,
@@ -218,6 +245,7 @@ impl Keeper {
             let Some((request, fds)) = self.next_request().filter(|_| self.exit.is_none()) else { break };
             self.perform(request, fds);
         }
+        self.record();
         Ok(())
     }
 
@@ -231,9 +259,10 @@ impl Keeper {
             TOKEN_WATCH => self.on_watch(),
             TOKEN_MANAGER if ready.readable || ready.hangup => self.receive(),
             TOKEN_SESSIONS => self.admit(),
+            TOKEN_ADOPTED..TOKEN_SESSION => self.hear_adopted(ready),
             TOKEN_SESSION.. => self.hear_session(ready.token),
-            TOKEN_NOTIFY.. => self.hear_run(RunId(ready.token & !TOKEN_NOTIFY)),
-            TOKEN_NEWLINE.. => self.hear_newline(RunId(ready.token & !TOKEN_NEWLINE)),
+            TOKEN_NOTIFY..TOKEN_ADOPTED => self.hear_run(RunId(ready.token & !TOKEN_NOTIFY)),
+            TOKEN_NEWLINE..TOKEN_NOTIFY => self.hear_newline(RunId(ready.token & !TOKEN_NEWLINE)),
             _ => {}
         }
     }
@@ -261,6 +290,8 @@ impl Keeper {
             self.launchers.deadline(),
             self.probes.deadline(),
             self.loud.values().min().copied(),
+            self.upgrade.as_ref().map(Upgrade::deadline),
+            self.unreaped.values().min().copied(),
         ]
         .into_iter()
         .flatten()
@@ -279,7 +310,10 @@ impl Keeper {
         }
         self.expire_probes(now);
         self.listen_again(now);
+        self.give_up_unreaped(now);
         self.expire_loader(now);
+        self.feel_pulse(now);
+        self.on_upgrade(now);
         self.restart_manager(now);
         if self.shutdown.is_some_and(|s| now >= s.deadline) {
             self.note(NoteLevel::Error, "the orderly stop takes too long: killing what is left".into());

@@ -16,6 +16,13 @@ pub(super) struct Tidying {
     next: Vec<RunId>,
 }
 
+impl Tidying {
+    /// As an earlier keeper had it; runs that wait are told of again.
+    pub(super) fn again(folders: Vec<Place>) -> Tidying {
+        Tidying { folders, next: Vec::new() }
+    }
+}
+
 impl Keeper {
     /// The run has these folders; they go with it.
     pub(super) fn keep_folders(&mut self, id: RunId, folders: Vec<Place>) {

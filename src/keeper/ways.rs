@@ -82,6 +82,7 @@ pub(super) fn path(sockets: &Path, invocation: &str) -> PathBuf {
     sockets.join(name(invocation))
 }
 
-fn name(invocation: &str) -> &str {
+/// Its name there.
+pub(super) fn name(invocation: &str) -> &str {
     invocation.get(..16).unwrap_or(invocation)
 }

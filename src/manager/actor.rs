@@ -24,6 +24,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
+use tokio::sync::oneshot;
 
 /// A run from its launch until the keeper has forgotten it.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub(super) struct Actor {
     outbox: Vec<Vec<Request>>,
     pub(super) listener: Listener,
     pub(super) prober: Prober,
+    /// Who wants to know why there was no upgrade.
+    pub(super) upgrades: Vec<oneshot::Sender<String>>,
     /// What watched runs use, as read while effects were performed.
     pub(super) readings: Vec<Fact>,
     /// Services whose view is older than their state.
@@ -106,6 +109,7 @@ impl Actor {
             outbox: Vec::new(),
             listener: Listener::default(),
             prober,
+            upgrades: Vec::new(),
             readings: Vec::new(),
             stale,
             dirty: true,
@@ -209,6 +213,10 @@ impl Actor {
             News::Apply => self.ask_apply(),
             News::Reopen => drop(self.logs.reopen()),
             News::Ping => self.tell(Request::Pong),
+            News::UpgradeRefused { why } => {
+                // Whoever asked may have gone.
+                self.upgrades.drain(..).for_each(|reply| drop(reply.send(why.clone())));
+            }
             News::Note { level, text } => {
                 match level {
                     NoteLevel::Error => tracing::error!("{text}"),

@@ -56,6 +56,8 @@ pub enum Ask {
         wait: Option<Duration>,
         reply: oneshot::Sender<Result<wire::PlanReport, Refusal>>,
     },
+    /// Go on as the installed program. The answer is why not; there is none if it was done.
+    Upgrade { reply: oneshot::Sender<String> },
     /// Stop everything and exit.
     Shutdown {
         /// Kill at once.
@@ -156,6 +158,14 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Plan { apply: true, wait, reply }).await?;
         answer.await.map_err(|_| Refusal::ShuttingDown)?
+    }
+
+    /// Lets keepd go on as the program that is installed now; this manager ends with that. Returns why it was not
+    /// done.
+    pub async fn upgrade(&self) -> Result<String, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Upgrade { reply }).await?;
+        answer.await.map_err(|_| Refusal::ShuttingDown)
     }
 
     /// Begins to stop everything; the daemon exits when that is done.

@@ -26,7 +26,7 @@ mod usage;
 pub mod views;
 
 pub use crate::{
-    logs::{Query, read},
+    logs::{Keep, Query, read},
     machine::StateKind,
 };
 pub use handle::{Action, Handle, Refusal};
@@ -48,9 +48,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::{
     future::poll_fn,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 use tape::Tape;
 use tokio::{io::unix::AsyncFd, sync::mpsc};
@@ -59,6 +64,8 @@ use tokio::{io::unix::AsyncFd, sync::mpsc};
 const ASKS: usize = 256;
 /// How many messages are handled before readers get a new snapshot.
 const BATCH: usize = 256;
+/// How often a manager without a keeper looks whether there is another.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long the last output may take to be drained once everything is stopped.
 const DRAIN: Millis = Millis::secs(5);
 
@@ -87,6 +94,22 @@ impl Manager {
     /// The daemon's settings of the plan in force.
     pub fn spec(&self) -> &DaemonSpec {
         &self.spec
+    }
+
+    /// What an earlier manager kept under names that begin so, with those names.
+    pub fn kept(&mut self, beginning: &str) -> Vec<(String, OwnedFd)> {
+        let all = std::mem::take(&mut self.handed.kept);
+        let (wanted, rest) = all.into_iter().partition::<Vec<_>, _>(|(name, _)| name.starts_with(beginning));
+        self.handed.kept = rest;
+        wanted.into_iter().filter_map(|(name, fds)| Some((name, fds.into_iter().next()?))).collect()
+    }
+
+    /// What the keeper is to keep for the next manager, or not any more.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn keep(&self, keep: Keep<'_>) -> io::Result<()> {
+        link::deposit(self.socket.try_clone()?)(keep)
     }
 
     /// Runs until everything is stopped or the keeper is gone; `serve` starts the API before READY is told.
@@ -216,7 +239,11 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
             ready = actor.link.readable() => {
                 ready?;
                 if let Err(e) = drain_link(&mut actor) {
-                    tracing::error!("the keeper is gone ({e}); services run on, this manager ends");
+                    tracing::error!(
+                        "the keeper is gone ({e}); services run on, and their logs are written until the next \
+                         keepd takes over"
+                    );
+                    outlive(&actor.plans.current().daemon.api.socket);
                     return Ok(70);
                 }
             }
@@ -256,6 +283,18 @@ async fn turns(mut actor: Actor, mut inputs: Inputs) -> io::Result<i32> {
                 _ => shutdown(&mut actor, false),
             }
         }
+    }
+}
+
+/// Keeps what the keeper held too, for the next one to take, while threads go on to write logs: callers wait in the
+/// socket. The next keeper ends this, or, where it knows nothing of it, listens in its place.
+fn outlive(socket: &Path) {
+    // Nobody decides anything here any more, so signals mean what they mean to any process.
+    [SIGTERM, SIGINT, SIGHUP].into_iter().for_each(sys::signal::set_default);
+    let inode = || std::fs::symlink_metadata(socket).map(|m| m.ino()).ok();
+    let own = inode();
+    while own.is_none() || inode().is_none_or(|now| Some(now) == own) {
+        std::thread::park_timeout(LOOK);
     }
 }
 
@@ -313,6 +352,10 @@ fn ask_actor(actor: &mut Actor, ask: Ask) {
         }
         Ask::Plan { apply, wait, reply } => {
             actor.ask_plan(plans::PlanAsk { apply, wait, reply: Some(reply) });
+        }
+        Ask::Upgrade { reply } => {
+            actor.upgrades.push(reply);
+            actor.tell(Request::Upgrade);
         }
         Ask::Shutdown { force } => shutdown(actor, force),
     }

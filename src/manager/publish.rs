@@ -105,6 +105,7 @@ impl Publisher {
             generation,
             runtime_dir: plan.daemon.runtime_dir.display().to_string(),
             manager_restarts: self.hello.managers_before,
+            upgrades: self.hello.upgrades,
             counts,
             degraded: self.hello.degraded.clone(),
         };

@@ -51,6 +51,13 @@ pub fn reopen_write_end(read_end: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Another write end of the pipe that `write_end` is one of, which can be read from as well: as long as it is open,
+/// the pipe has a reader, so that whoever writes to it waits where nobody reads, and is never told that nobody will.
+pub fn reopen_both_ways(write_end: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", write_end.as_raw_fd());
+    open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+}
+
 /// Opens a path below a folder that we hold; `write` for writing only, else for reading only.
 pub fn open_at(dir: BorrowedFd<'_>, path: &str, write: bool) -> Result<OwnedFd> {
     let how = if write { OFlag::O_WRONLY } else { OFlag::O_RDONLY };
@@ -110,6 +117,18 @@ fn cloexec_one_by_one(first: u32) -> Result<()> {
         unsafe { libc::fcntl(n as RawFd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
+}
+
+/// The number of the file behind a descriptor in its file system.
+pub fn inode(fd: BorrowedFd<'_>) -> Result<u64> {
+    Ok(fstat(fd)?.st_ino)
+}
+
+/// The device and inode behind a descriptor, and whether it was opened to read (0), to write (1) or for both (2).
+pub fn identity(fd: BorrowedFd<'_>) -> Result<(u64, u64, i32)> {
+    let st = fstat(fd)?;
+    let mode = fcntl(fd, FcntlArg::F_GETFL)? & OFlag::O_ACCMODE.bits();
+    Ok((st.st_dev, st.st_ino, mode))
 }
 
 /// What is behind a descriptor, as far as anybody here asks.

@@ -26,6 +26,7 @@ pub mod pipe;
 pub mod poll;
 pub mod poller;
 pub mod prctl;
+pub mod private;
 pub mod process;
 pub mod random;
 pub mod ready;

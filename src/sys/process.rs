@@ -150,6 +150,28 @@ pub fn pid() -> u32 {
     std::process::id()
 }
 
+/// When a process began, in ticks since boot: with its pid, this means one process only. `None`: there is none.
+pub fn born(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The 22nd field; the second, a name in parentheses, may hold anything.
+    stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// How a process has ended that its parent has not reaped yet; `None` if it has not ended, is gone, or may not be
+/// looked at.
+pub fn unreaped_status(pid: i32) -> Option<super::reap::Ended> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
+    // The third field, and the last of 52.
+    (fields.next()? == "Z").then_some(())?;
+    Some(super::reap::Ended::of_status(fields.nth(48)?.parse().ok()?))
+}
+
+/// What the kernel calls this boot; empty where it does not say.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into()
+}
+
 /// The kernel's number of this thread.
 pub fn thread_id() -> i32 {
     nix::unistd::gettid().as_raw()

@@ -13,6 +13,16 @@ pub enum Ended {
     Signal { signal: i32, core: bool },
 }
 
+impl Ended {
+    /// From a status as wait(2) has it.
+    pub fn of_status(status: i32) -> Ended {
+        match status & 0x7f {
+            0 => Ended::Code(status >> 8 & 0xff),
+            signal => Ended::Signal { signal, core: status & 0x80 != 0 },
+        }
+    }
+}
+
 /// What a child used, its own waited-for children included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Used {

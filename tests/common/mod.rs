@@ -119,6 +119,8 @@ pub struct Setup<'a> {
     pub within: Option<&'a Path>,
     /// Run it as an ordinary user even where the tests are run by root.
     pub as_user: bool,
+    /// Run a copy of keepd that is the test's own: [`Daemon::installed`].
+    pub own_copy: bool,
 }
 
 impl Setup<'_> {
@@ -147,6 +149,7 @@ impl Setup<'_> {
             args: self.args.iter().map(|a| (*a).into()).collect(),
             cgroup: self.cgroup.map(Path::to_owned),
             child: None,
+            own_copy: self.own_copy,
             keeper: 0,
             cgroups: BTreeSet::new(),
             dir,
@@ -169,6 +172,9 @@ impl Setup<'_> {
             }
         }
         fs::set_permissions(root.join("xdg"), fs::Permissions::from_mode(0o700)).unwrap();
+        if self.own_copy {
+            daemon.install(Path::new(env!("CARGO_BIN_EXE_keepd")));
+        }
         daemon
     }
 }
@@ -187,6 +193,7 @@ pub struct Daemon {
     args: Vec<String>,
     cgroup: Option<PathBuf>,
     child: Option<Child>,
+    own_copy: bool,
     keeper: u32,
     /// Folders in /sys/fs/cgroup that were seen to be its.
     cgroups: BTreeSet<PathBuf>,
@@ -213,13 +220,28 @@ impl Daemon {
 
     /// A command of the real `keepd`, with this daemon's environment and user.
     pub fn keepd(&self) -> Command {
-        let mut command = Command::new(reachable(env!("CARGO_BIN_EXE_keepd"), self.path(), self.uid));
+        let mut command = match self.own_copy {
+            true => Command::new(self.installed()),
+            false => Command::new(reachable(env!("CARGO_BIN_EXE_keepd"), self.path(), self.uid)),
+        };
         self.dress(&mut command, self.uid);
         command.arg("--config").arg(&self.config).args(&self.args);
         for (key, value) in &self.env {
             command.env(key, value);
         }
         command
+    }
+
+    /// Where the test's own copy of keepd is.
+    pub fn installed(&self) -> PathBuf {
+        self.path().join("keepd")
+    }
+
+    /// Puts a program in the place of that copy, as package managers do.
+    pub fn install(&self, program: &Path) {
+        let fresh = self.path().join("keepd.new");
+        fs::copy(program, &fresh).unwrap();
+        fs::rename(fresh, self.installed()).unwrap();
     }
 
     /// The same command, which goes into a cgroup before it begins.
@@ -309,6 +331,13 @@ impl Daemon {
         let status = wait_for("keepd ends", limit, || child.try_wait().unwrap());
         self.child = None;
         status
+    }
+
+    /// SIGKILL to the keeper alone. Nobody answers any more, so nothing is asked.
+    pub fn kill_keeper(&mut self) {
+        let mut child = self.child.take().unwrap();
+        signal(self.keeper, Signal::SIGKILL);
+        child.wait().unwrap();
     }
 
     // ------------------------------------------------------------------ keepctl and the API

@@ -12,7 +12,7 @@ pub const TESTS: &[Test] = &[
     ("a_second_keepd_is_inert", a_second_keepd_is_inert),
     ("the_third_signal_kills_everything", the_third_signal_kills_everything),
     ("patience_ends", patience_ends),
-    ("a_killed_keeper_s_runs_do_not_outlive_the_next_start", killed),
+    ("what_a_killed_keeper_leaves_without_a_state_does_not_outlive_the_next_start", killed),
     ("a_broken_configuration_ends_the_start", broken),
 ];
 
@@ -95,13 +95,15 @@ fn killed() {
     let verbs = ["fork-daemon", file.to_str().unwrap(), "sleep"];
     let mut rig = Rig::new(vec![service("a", &verbs)]);
     if rig.cgroup().is_none() {
-        return println!("SKIPPED a_killed_keeper_s_runs…: no cgroup, nothing tells whose they are");
+        return println!("SKIPPED what_a_killed_keeper_leaves…: no cgroup, nothing tells whose they are");
     }
     let (run, pid, _) = rig.started("a");
     let daemon = content(&file).parse().unwrap();
     rig.signal_keeper(9);
     assert_eq!(signal_of(rig.wait_keeper()), Some(9));
     assert!(alive(pid) && alive(daemon), "services live on");
+    // Nobody can tell any more what they were.
+    std::fs::remove_file(rig.dir.join("run/keeper/state")).unwrap();
     rig.start();
     rig.accept();
     rig.wait("HelloEnd", |n| (*n == News::HelloEnd).then_some(()));

@@ -46,7 +46,7 @@ pub fn role(args: &[String]) -> Option<i32> {
                 loader_argv: argv("load"),
                 manager_argv: argv("manage"),
                 launcher_argv: argv("launch"),
-                ready_fd: None,
+                ..Config::default()
             };
             Some(keeper::run(config).0)
         }
