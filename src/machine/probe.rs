@@ -135,6 +135,11 @@ impl Machine {
     pub(super) fn probe_due(&mut self) {
         while let Some(&(due, id, which)) = self.probes.first().filter(|(due, ..)| *due <= self.now) {
             let probing = &mut self.at_mut(id).probing[which as usize];
+            if probing.due != Some(due) {
+                // Of a service that is gone, whose place another one has.
+                self.probes.remove(&(due, id, which));
+                continue;
+            }
             let Some((run, probe)) = probing.of.clone() else {
                 probing.asked = None;
                 self.probe_at(id, which, None);

@@ -100,8 +100,8 @@ pub fn hear_one(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Heard> {
     let mut heard = Heard { len: message.bytes, cut, fds: Vec::new(), pid: 0, uid: u32::MAX };
     for c in message.cmsgs()? {
         match c {
-            // SAFETY: the kernel has just installed these descriptors for us.
             ControlMessageOwned::ScmRights(list) => {
+                // SAFETY: the kernel has just installed these descriptors for us.
                 heard.fds.extend(list.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
             ControlMessageOwned::ScmCredentials(who) => (heard.pid, heard.uid) = (who.pid(), who.uid()),
