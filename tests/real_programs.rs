@@ -211,17 +211,7 @@ fn postgres_under(syscalls: &str) {
             ("directory = \"/var/lib/postgresql\"", "directory = \"HOME\""),
         ],
     );
-    #[allow(clippy::disallowed_methods)]
-    let mut initdb = Command::new(bin.join("initdb"));
-    initdb.args(["--no-sync", "--auth=trust", "-D"]).arg(home.join("db")).current_dir(&home);
-    let done = initdb.uid(user.0).gid(user.1).output().unwrap();
-    assert!(done.status.success(), "{}", common::text(&done));
-    let mut conf = fs::OpenOptions::new().append(true).open(home.join("db/postgresql.conf")).unwrap();
-    let more = format!(
-        "\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nshared_buffers = 16MB\n",
-        home.display()
-    );
-    conf.write_all(more.as_bytes()).unwrap();
+    initdb(&bin, user, &home, port);
     d.launch();
     d.await_api();
     // A start-up packet of user and database postgres. A server that takes it answers `R` and, in the end,
@@ -297,8 +287,140 @@ fn interpreters() {
     d.shutdown();
 }
 
+/// An empty database in the folder `db`, that listens on this port.
+fn initdb(bin: &Path, user: (u32, u32), home: &Path, port: u16) {
+    #[allow(clippy::disallowed_methods)]
+    let mut initdb = Command::new(bin.join("initdb"));
+    initdb.args(["--no-sync", "--auth=trust", "-D"]).arg(home.join("db")).current_dir(home);
+    let done = initdb.uid(user.0).gid(user.1).output().unwrap();
+    assert!(done.status.success(), "{}", common::text(&done));
+    let mut conf = fs::OpenOptions::new().append(true).open(home.join("db/postgresql.conf")).unwrap();
+    let more = format!(
+        "\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nshared_buffers = 16MB\n",
+        home.display()
+    );
+    conf.write_all(more.as_bytes()).unwrap();
+}
+
 fn postgres_bin() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
     let bins = versions.filter_map(|v| Some(v.ok()?.path().join("bin")));
     bins.filter(|b| b.join("initdb").exists() && b.join("postgres").exists()).max()
+}
+
+/// The stack of five services starts in order, loses its database, and comes back with every step told.
+#[test]
+fn a_stack_starts_in_order_and_comes_back_from_the_loss_of_its_database() {
+    let (Some(bin), Some(user), Some(redis), Some(www), true) =
+        (postgres_bin(), passwd("postgres"), passwd("redis"), passwd("www-data"), is_root())
+    else {
+        return skip("needs root, postgresql, redis and www-data");
+    };
+    let programs = ["/usr/bin/python3", "/usr/bin/redis-server", "/usr/sbin/nginx"];
+    if let Some(missing) = programs.iter().find(|p| !Path::new(p).exists()) {
+        return skip(&format!("needs {missing}"));
+    }
+    let [db, cache, web, front] = [(); 4].map(|()| free_port());
+    let text = |n: u16| n.to_string();
+    let (mut d, home) = prepare(
+        "default",
+        "stack/stack.toml",
+        user,
+        &[
+            ("/usr/lib/postgresql/15/bin", bin.to_str().unwrap()),
+            ("/etc/postgresql/15/main/postgresql.conf", "HOME/db/postgresql.conf"),
+            ("/var/lib/postgresql/15/main", "HOME/db"),
+            ("directory = \"/var/lib/postgresql\"", "directory = \"HOME\""),
+            ("/etc/redis/redis.conf", "HOME/redis/redis.conf"),
+            ("\"/var/lib/redis\"", "\"HOME/redis\""),
+            ("/srv/stack", "HOME/app"),
+            ("5432", &text(db)),
+            ("6379", &text(cache)),
+            ("3000", &text(web)),
+            ("8080", &text(front)),
+            ("within = \"30s\"", "within = \"60s\""),
+        ],
+    );
+    let folder = home.display().to_string();
+    fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    initdb(&bin, user, &home, db);
+    for (name, owner) in [("redis", redis), ("app", www)] {
+        fs::create_dir(home.join(name)).unwrap();
+        chown(home.join(name), Some(owner.0), Some(owner.1)).unwrap();
+    }
+    fs::write(home.join("redis/redis.conf"), format!("bind 127.0.0.1\nport {cache}\nsave \"\"\n")).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/stack");
+    for script in ["web.py", "worker.py"] {
+        fs::copy(example.join(script), home.join("app").join(script)).unwrap();
+    }
+    let temps: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|n| format!("{n}_temp_path {folder}/app/{n};\n"))
+        .collect();
+    let conf = fs::read_to_string(example.join("nginx.conf")).unwrap();
+    let conf = conf.replace("/run/stack-nginx.pid", &format!("{folder}/app/nginx.pid"));
+    let conf = conf.replace("8080", &text(front)).replace("3000", &text(web));
+    fs::write(home.join("app/nginx.conf"), conf.replace("http {", &format!("http {{\n{temps}"))).unwrap();
+    d.launch();
+    d.await_api();
+
+    let all = ["postgres", "redis", "web", "worker", "nginx"];
+    let ready = |d: &Daemon| {
+        for name in all {
+            d.wait_service(name, "to be ready", |s| s["state"] == "running" && s["ready"] == true);
+        }
+    };
+    ready(&d);
+    let ask = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert!(answers(front, ask, "all well"));
+    let events = |d: &Daemon| -> Vec<serde_json::Value> {
+        d.ctl_ok(&["events", "--json"]).lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let begun = events(&d);
+    let at = |kind: &str, name: &str, state: Option<&str>| {
+        let fits = |e: &&serde_json::Value| {
+            e["kind"] == kind && e["service"] == name && state.is_none_or(|s| e["state"] == s)
+        };
+        begun.iter().find(fits).unwrap_or_else(|| panic!("no {kind} of {name} {state:?}: {begun:#?}"))["id"]
+            .clone()
+    };
+    let id = |v: serde_json::Value| v.as_u64().unwrap();
+    for (first, then) in
+        [("postgres", "web"), ("redis", "web"), ("postgres", "worker"), ("redis", "worker"), ("web", "nginx")]
+    {
+        let (ready, starts) = (id(at("ready", first, None)), id(at("state", then, Some("starting"))));
+        assert!(ready < starts, "{then} was started before {first} was ready");
+    }
+
+    let nginx = d.pid("nginx");
+    let lost = begun.last().unwrap()["id"].as_u64().unwrap();
+    signal(d.pid("postgres"), Signal::SIGKILL);
+    d.wait_service("web", "to be not ready", |s| s["ready"] == false || s["reason"] != "");
+    wait_for("postgres to have a dossier", LATER, || {
+        let why = d.get("/v1/services/postgres/why");
+        (why["dossiers"][0]["exit"]["signal"] == "SIGKILL").then_some(())
+    });
+    let told = wait_for("every step to be told", LATER, || {
+        let told: Vec<_> = events(&d).into_iter().filter(|e| e["id"].as_u64().unwrap() > lost).collect();
+        let has = |kind: &str, name: &str| told.iter().any(|e| e["kind"] == kind && e["service"] == name);
+        let steps = has("incident", "postgres") && has("ready", "postgres") && has("incident", "worker");
+        (steps && has("ready", "web")).then_some(told)
+    });
+    ready(&d);
+    assert!(answers(front, ask, "all well"));
+    let of = |kind: &str, name: &str| {
+        told.iter().find(|e| e["kind"] == kind && e["service"] == name).unwrap()["message"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert!(of("incident", "postgres").contains("was killed by SIGKILL"), "{told:#?}");
+    let why = d.ctl_ok(&["why", "worker"]);
+    assert!(
+        why.contains("cannot reach DATABASE") && why.contains("postgres, which it needs, was not ready"),
+        "{why}"
+    );
+    assert_eq!(d.pid("nginx"), nginx, "nobody in front has noticed");
+    assert_eq!(d.service("worker")["consecutive_failures"], 0, "it was not its own failure");
+    d.shutdown();
 }

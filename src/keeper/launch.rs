@@ -14,7 +14,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    plan::{Generation, Job, Name, RunId},
+    plan::{Generation, Job, Name, RunId, hook},
     sys::{
         self, Errno, clock, memory, pidfd, process, random,
         reap::{Ended, Used},
@@ -48,6 +48,11 @@ impl Keeper {
     ) {
         if self.runs.contains_key(&id) {
             return self.note(NoteLevel::Error, format!("ignoring a second launch of run {id} ({service})"));
+        }
+        let sound = call.as_ref().map(|call| call.subject.is_sound());
+        if sound.is_some() != (entry & hook::ENTRY != 0) || sound == Some(false) {
+            return self
+                .note(NoteLevel::Error, format!("ignoring run {id} ({service}): it is called wrongly"));
         }
         self.last_run = self.last_run.max(id);
         let prepared = invocation().and_then(|i| Ok((i, call.map(|c| calling(*c)).transpose()?)));

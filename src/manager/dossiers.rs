@@ -11,7 +11,9 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    fs, io,
+    fs::{self, DirBuilder, File},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -234,9 +236,10 @@ impl Clerk {
 
     /// Readers see the old file or the new one.
     fn write(&self, path: &Path, kept: &Kept) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
+        DirBuilder::new().recursive(true).mode(0o750).create(&self.dir)?;
         let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(kept)?)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
+        file.write_all(&serde_json::to_vec(kept)?)?;
         fs::rename(&new, path)
     }
 }

@@ -58,6 +58,13 @@ impl Hook {
 }
 
 impl Subject {
+    /// Whether it is the name of a service or instance, and nothing else that an argument could be.
+    pub fn is_sound(&self) -> bool {
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let (service, instance) = self.name.split_once('@').unwrap_or((&self.name, "0"));
+        Name::check(service).is_ok() && number(instance) && number(&self.instance)
+    }
+
     /// The arguments of a hook's command for this event.
     pub fn fill(&self, argv: &[String]) -> Vec<String> {
         argv.iter().map(|arg| arg.replace(NAME, &self.name).replace(INSTANCE, &self.instance)).collect()
@@ -144,5 +151,9 @@ mod tests {
         let subject = Subject { name: "web@1".into(), instance: "1".into() };
         let argv = ["page".into(), format!("--service={NAME}/{INSTANCE}")];
         assert_eq!(subject.fill(&argv), ["page", "--service=web@1/1"]);
+        assert!(subject.is_sound());
+        for name in ["", "--evil", "web@", "web@x", "a b", "../web"] {
+            assert!(!Subject { name: name.into(), ..subject.clone() }.is_sound(), "{name}");
+        }
     }
 }

@@ -521,6 +521,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         sandbox: Default::default(),
         scheduling: Default::default(),
         provision: Default::default(),
+        tells: Default::default(),
         stdout: Stdout::Capture,
         stderr: Stderr::Merge,
     };
@@ -560,6 +561,8 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         breaker: Breaker { failures: 1, within: Millis(1), retry_every: None },
         stop: StopSpec { signal: 15, timeout: Millis(1000), command: Vec::new() },
         reload: Reload::Signal(1),
+        ready: None,
+        live: None,
         launch,
         resources: Default::default(),
         watch: None,
