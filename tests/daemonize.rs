@@ -45,6 +45,11 @@ fn it_returns_when_it_is_ready_and_holds_no_terminal() {
     assert!(text(&second).contains("another keepd"), "{}", text(&second));
     assert!(is_alive(keeper));
 
+    // In the background it stays the same process over an upgrade too.
+    let web = d.pid("web");
+    d.ctl_ok(&["upgrade"]);
+    assert_eq!((d.status()["pid"].as_u64(), d.pid("web")), (Some(u64::from(keeper)), web));
+
     d.remember_cgroups();
     d.ctl_ok(&["shutdown"]);
     wait_for("its end", LATER, || (!is_alive(keeper)).then_some(()));

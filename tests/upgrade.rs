@@ -5,9 +5,14 @@
 
 mod common;
 
-use common::{Daemon, LATER, Setup, is_alive, service, signal, wait_for};
+use common::{Daemon, LATER, Setup, free_port, is_alive, service, signal, skip, wait_for, which};
 use nix::sys::signal::Signal;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+};
 
 const KEEPD: &str = env!("CARGO_BIN_EXE_keepd");
 
@@ -178,5 +183,70 @@ fn callers_are_never_refused_while_there_is_no_manager() {
         wait_for("the end of the manager", LATER, || (!is_alive(manager)).then_some(()));
         assert_eq!(d.try_get("/v1/status").unwrap().0, 200);
     }
+    d.shutdown();
+}
+
+/// Asks again and again until told to end; how often, and how often it went wrong.
+fn ask_on(done: &std::sync::atomic::AtomicBool, mut ask: impl FnMut(u64) -> bool) -> (u64, u64) {
+    let (mut asked, mut failed) = (0, 0);
+    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+        failed += u64::from(!ask(asked));
+        asked += 1;
+    }
+    (asked, failed)
+}
+
+/// Says something on a connection of its own and looks how the answer begins.
+fn answered(port: u16, say: &str, begins: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    stream.set_read_timeout(Some(LATER)).unwrap();
+    let mut buffer = vec![0; begins.len()];
+    stream.write_all(say.as_bytes()).is_ok()
+        && stream.read_exact(&mut buffer).is_ok()
+        && buffer == begins.as_bytes()
+}
+
+#[test]
+fn clients_of_nginx_and_redis_notice_no_upgrade() {
+    let (Some(nginx), Some(redis)) = (which("nginx"), which("redis-server")) else {
+        return skip("needs nginx and redis");
+    };
+    let (web, db) = (free_port(), free_port());
+    let mut d = Setup { own_copy: true, ..Setup::default() }.prepare();
+    let root = d.path().display().to_string();
+    let conf = format!(
+        "daemon off; pid {root}/nginx.pid; error_log stderr; events {{}} http {{ access_log off; \
+         client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; \
+         uwsgi_temp_path {root}/u; scgi_temp_path {root}/s; \
+         server {{ listen 127.0.0.1:{web}; location / {{ return 200 fine; }} }} }}"
+    );
+    fs::write(d.path().join("nginx.conf"), conf).unwrap();
+    let (nginx, redis) = (nginx.display(), redis.display());
+    d.write_config(&format!(
+        "[service.nginx]\ncommand = [\"{nginx}\", \"-e\", \"stderr\", \"-c\", \"{root}/nginx.conf\"]\n\
+         [service.redis]\ncommand = [\"{redis}\", \"--bind\", \"127.0.0.1\", \"--port\", \"{db}\", \"--dir\", \"{root}\"]\n"
+    ));
+    d.launch();
+    d.await_api();
+    let get = "GET / HTTP/1.0\r\n\r\n";
+    wait_for("nginx", LATER, || answered(web, get, "HTTP/1.1 200").then_some(()));
+    wait_for("redis", LATER, || answered(db, "SET n 0\r\n", "+OK").then_some(()));
+    let pids = [d.pid("nginx"), d.pid("redis")];
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let web = s.spawn(|| ask_on(&done, |_| answered(web, get, "HTTP/1.1 200")));
+        let db = s.spawn(|| ask_on(&done, |n| answered(db, &format!("SET n {}\r\n", n + 1), "+OK")));
+        for _ in 0..upgrades() {
+            d.install(Path::new(KEEPD));
+            d.ctl_ok(&["upgrade"]);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for (name, client) in [("nginx", web), ("redis", db)] {
+            let (asked, failed) = client.join().unwrap();
+            assert!(asked > 0 && failed == 0, "{name}: {failed} of {asked} requests failed");
+            println!("{name}: {asked} requests, 0 failed, {} upgrades", upgrades());
+        }
+    });
+    assert_eq!([d.pid("nginx"), d.pid("redis")], pids);
     d.shutdown();
 }

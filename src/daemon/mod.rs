@@ -57,7 +57,8 @@ fn keep(mut args: ConfigArgs) -> i32 {
         })
         .0
     };
-    if !args.daemonize {
+    // Once is enough: after an upgrade it is in the background, and the parent of its services.
+    if !args.daemonize || keeper::resumes() {
         return run(None);
     }
     background::detach(|ready| run(Some(ready))).unwrap_or_else(|e| {

@@ -95,3 +95,8 @@ pub fn launch() -> ExitStatus {
 pub fn check_state() -> ExitStatus {
     ExitStatus(upgrade::check())
 }
+
+/// Whether this process goes on as the keeper that it was before an upgrade.
+pub fn resumes() -> bool {
+    std::env::var_os(saved::VARIABLE).is_some()
+}
