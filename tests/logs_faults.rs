@@ -39,8 +39,8 @@
 //! - 58 (the pipe dies with the daemon): `kills_of_the_manager_cost_nothing`
 //! - row 34 (one starves another): `none_of_many_busy_services_starves`, `a_round_is_short_however_many_take_part`
 //!
-//! Not held by a test: what a disk makes of writes and of their order when power is really lost; only that the kernel is
-//! asked in the right order. There are no probes yet (42).
+//! Not held by a test: what a disk makes of writes when power is lost; only that the kernel is asked for them in
+//! the right order. There are no probes yet (42).
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod engine;

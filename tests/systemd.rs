@@ -88,7 +88,8 @@ const PAIRS: &[Pair] = &[
         keys: "umask = \"0027\"\ngroup = \"tty\"\ngroups = [\"audio\", \"tty\"]\ndirectory = \"/usr\"\n\
                env = { A = \"two words\" }\n\
                sandbox = { capabilities = [\"CAP_NET_BIND_SERVICE\"] }\nlimits = { core = 0, stack = \"4MiB:8MiB\" }\n\
-               resources = { nice = 5, io-priority = \"best-effort:6\", oom-score-adjust = 100, cpu-affinity = \"0\" }\n",
+               resources = { nice = 5, io-priority = \"best-effort:6\", oom-score-adjust = 100, \
+               cpu-affinity = \"0\" }\n",
         properties: &[
             "UMask=0027",
             "Group=tty",

@@ -82,15 +82,14 @@ fn namespaces() -> std::io::Result<BTreeMap<&'static str, String>> {
     ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"].into_iter().map(link).collect()
 }
 
-/// Place to options and type, of the topmost mount at each place: the one that no other at that place lies on. The order of
-/// the lines tells nothing of it.
+/// Place to options and type, of the topmost mount at each place: the one that no other at that place lies on. The
+/// order of the lines tells nothing of it.
 fn mounts() -> std::io::Result<BTreeMap<String, String>> {
     let text = read("/proc/self/mountinfo")?;
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
     let covered = |m: &[&str]| lines.iter().any(|other| other[4] == m[4] && other[1] == m[0]);
     let top = lines.iter().filter(|m| !covered(m));
-    let kind =
-        |m: &[&str]| m.iter().skip_while(|part| **part != "-").nth(1).map_or("?", |kind| *kind).to_owned();
+    let kind = |m: &[&str]| m.iter().skip_while(|w| **w != "-").nth(1).map_or("?", |kind| *kind).to_owned();
     Ok(top.map(|m| (m[4].to_owned(), format!("{} {}", m[5], kind(m)))).collect())
 }
 

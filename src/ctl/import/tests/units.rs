@@ -54,7 +54,8 @@ fn what_systemd_does_by_itself_is_written() {
 fn what_a_unit_may_use_is_kept() {
     let (plan, batch) = unit(
         "User=web\nMemoryMax=1G\nMemoryHigh=512M\nCPUQuota=150%\nTasksMax=100\nCPUWeight=50\nIOWeight=20\nNice=5\n\
-         IOSchedulingClass=2\nIOSchedulingPriority=6\nOOMScoreAdjust=-100\nCPUAffinity=0-1 3\nUMask=0027\nRuntimeDirectory=x\nRuntimeDirectoryMode=0750\n\
+         IOSchedulingClass=2\nIOSchedulingPriority=6\n\
+         OOMScoreAdjust=-100\nCPUAffinity=0-1 3\nUMask=0027\nRuntimeDirectory=x\nRuntimeDirectoryMode=0750\n\
          StateDirectory=x x/cache\nLoadCredential=key:/etc/x/key\nStandardOutput=journal\nStandardError=inherit",
     );
     assert_eq!(lost(&batch), ["x/cache of state-dirs"]);
