@@ -40,7 +40,7 @@ pub(super) struct Actor {
     pub(super) publisher: Publisher,
     pub(super) pending: Pending,
     pub(super) runs: HashMap<RunId, LiveRun>,
-    /// Set by `Effect::Exit`: what could not be stopped.
+    /// What could not be stopped, at the end.
     pub(super) exiting: Option<Vec<Name>>,
     /// What the keeper is to be told at the end of this turn; see [`Link::send`].
     outbox: Vec<Vec<Request>>,
@@ -167,9 +167,7 @@ impl Actor {
             }
             News::Adjusted { run, why } => self.fact(run, Fact::Adjusted { run, why }),
             News::Told { run, told } => self.fact(run, Fact::Told { run, told }),
-            News::Probed { run, which, number, verdict } => {
-                self.fact(run, Fact::Probed { run, which, number, verdict });
-            }
+            News::Probed { run, which, number, verdict } => self.probed(run, which, number, verdict),
             News::JobEnded { run, job, why } => self.fact(run, Fact::JobEnded { run, job, why }),
             News::Loaded { generation } => self.loaded(generation, fds),
             News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
@@ -195,7 +193,7 @@ impl Actor {
         }
     }
 
-    fn fact(&mut self, run: RunId, fact: Fact) {
+    pub(super) fn fact(&mut self, run: RunId, fact: Fact) {
         if self.machine.knows(run) {
             self.step(Event::Fact(fact));
         }
@@ -233,8 +231,7 @@ impl Actor {
     fn forget_run(&mut self, run: RunId) {
         let Some(gone) = self.runs.remove(&run) else { return };
         self.listener.remove(run);
-        self.prober.forget(run);
-        self.begin_tails_anew(&gone.service);
+        self.end_tail(run, &gone.service);
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
         if !in_use && self.plans.drop_unused(gone.generation) {
@@ -348,7 +345,6 @@ impl Actor {
     pub(super) fn end_turn(&mut self) {
         self.link.send(std::mem::take(&mut self.outbox));
         self.publish();
-        // How things stand now, for systemd.
         self.link.send(std::mem::take(&mut self.outbox));
     }
 
