@@ -520,6 +520,7 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         sandbox: Default::default(),
         scheduling: Default::default(),
         provision: Default::default(),
+        tells: Default::default(),
         stdout: Stdout::Capture,
         stderr: Stderr::Merge,
     };
@@ -561,6 +562,8 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         launch,
         resources: Default::default(),
         watch: None,
+        ready: None,
+        live: None,
         logs,
     }
 }
