@@ -85,7 +85,6 @@ pub struct Service {
     /// How it is, in its own words (STATUS= of sd_notify).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status_text: Option<String>,
-    /// How it answers when it is asked.
     #[serde(default)]
     pub probes: Probes,
     pub log: Log,
@@ -110,7 +109,6 @@ pub struct Probe {
     pub kind: String,
     /// Whether the last answer was a success; `null` where there is none.
     pub passing: Option<bool>,
-    /// Failures in a row.
     pub failures: u32,
     /// Why the last answer was a failure.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -249,8 +247,7 @@ pub struct Event {
     pub id: u64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// state, ready, exit, incident, launch_failed, unhealthy, oom, watch, failed, recovered, stuck, applied,
-    /// shutdown, log, log_loss, hook, manager
+    /// `state`, `exit` and so on; docs/api.md has all of them.
     pub kind: String,
     /// `null`: the daemon as a whole.
     pub service: Option<String>,

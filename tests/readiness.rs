@@ -180,7 +180,8 @@ fn floods_and_junk_hold_nobody_up() {
     let count = std::env::var("KEEPD_DATAGRAMS").map_or(2_000, |n| n.parse().unwrap());
     let web = format!(
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect(os.environ['NOTIFY_SOCKET'])\n\
-         for junk in [b'', b'\\0', b'x' * 60000, b'READY=' * 600, os.urandom(4000), b'\\n' * 4000, b'MAINPID=1', b'MAINPID=-7']:\n\
+         for junk in [b'', b'\\0', b'x' * 60000, b'READY=' * 600, os.urandom(4000), b'\\n' * 4000,\n\
+         \x20            b'MAINPID=1', b'MAINPID=-7']:\n\
          \x20   s.send(junk)\n\
          r, w = os.pipe()\n\
          for n in range(50): socket.send_fds(s, [b'FDSTORE=1'], [r] * 200)\n\
@@ -374,7 +375,8 @@ fn a_probes_command_is_the_services_and_ends_whole() {
     let slow = "sleep 3456; echo never";
     let more = |command: &str, rest: &str| {
         format!(
-            "env = {{ MARK = \"mine\" }}\n{rest} = {{ exec = [\"/bin/sh\", \"-c\", \"{command}\"], interval = \"100ms\", timeout = \"100ms\""
+            "env = {{ MARK = \"mine\" }}\n{rest} = {{ exec = [\"/bin/sh\", \"-c\", \"{command}\"], \
+             interval = \"100ms\", timeout = \"100ms\""
         )
     };
     let ready = more(probe, "ready") + " }\n";

@@ -100,7 +100,7 @@ impl Keeper {
         }
         for (service, folders) in state.tidying {
             self.tidying.insert(service.clone(), Tidying::again(folders));
-            self.send_out(super::launchers::Errand::Tidy(service));
+            self.send_out(super::errand::Errand::Tidy(service));
         }
         let (mut adopted, mut lost) = (0, 0);
         for (id, run) in state.runs {

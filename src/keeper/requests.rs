@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    errand::Errand,
     journal::Line,
-    launchers::Errand,
     protocol::{Kept, NoteLevel, Request, Up},
     run::{JobState, Phase},
     saved::identities,

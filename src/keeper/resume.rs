@@ -4,8 +4,8 @@
 
 use super::{
     base::Base,
+    errand::Errand,
     hearing::Ears,
-    launchers::Errand,
     plans::{Held, Plans},
     run::{Adjust, Calling, JobState, Phase, Run},
     saved::{Found, Saved, SavedRun, name},

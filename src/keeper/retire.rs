@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    launchers::{Busy, Errand, Launcher, Launchers, USUAL},
+    errand::Errand,
+    launchers::{Busy, Launcher, Launchers, USUAL},
     order::Kind,
     state::Keeper,
 };
