@@ -118,7 +118,8 @@ fn what_is_good_becomes_this_plan() {
 fn every_example_loads() {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut files: Vec<PathBuf> = vec![config.join("keepd.toml")];
-    files.extend(fs::read_dir(config.join("examples")).unwrap().map(|e| e.unwrap().path()));
+    let examples = fs::read_dir(config.join("examples")).unwrap().map(|e| e.unwrap().path());
+    files.extend(examples.map(|path| if path.is_dir() { path.join("stack.toml") } else { path }));
     assert!(files.len() >= 5, "{files:?}");
     for file in files {
         let plan = load(&system().with_main(&file).unwrap());

@@ -326,7 +326,8 @@ fn slips_are_seen_by_the_schema() {
 fn every_example_names_the_schema() {
     let config = repository().join("config");
     let mut files = vec![config.join("keepd.toml"), config.join("quickstart.toml")];
-    files.extend(fs::read_dir(config.join("examples")).unwrap().map(|e| e.unwrap().path()));
+    let examples = fs::read_dir(config.join("examples")).unwrap().map(|e| e.unwrap().path());
+    files.extend(examples.map(|path| if path.is_dir() { path.join("stack.toml") } else { path }));
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         let named = text.lines().next().and_then(|l| l.strip_prefix("#:schema ")).unwrap_or_default();

@@ -81,6 +81,7 @@ async fn follow(
 }
 
 /// A new connection, as soon as somebody answers; `None`: nobody has for a while.
+#[allow(clippy::disallowed_methods, reason = "a client has nothing else to wait for")]
 async fn again(server: &Server) -> Option<Client> {
     for _ in 0..TRIES {
         if let Ok(mut client) = server.connect().await

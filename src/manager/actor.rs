@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     keeper::protocol::{Kept, News, NoteLevel, Request, Usage},
-    logs::{self, Report},
+    logs,
     machine::{Effect, Event, Fact, Incident, Machine, Reading, ServiceId, Time, Wish},
     plan::{Exit, Generation, Name, RunId, hook::Hook},
     sys,
@@ -76,6 +76,13 @@ pub(super) struct Actor {
     pub(super) status_line: String,
 }
 
+/// Who does for the actor what it must not wait for.
+pub(super) struct Helpers {
+    pub(super) prober: Prober,
+    pub(super) dossiers: Dossiers,
+    pub(super) schedules: Schedules,
+}
+
 /// The present instant of the machine.
 pub(super) fn now() -> Time {
     Time(sys::clock::boottime_ms())
@@ -88,10 +95,9 @@ impl Actor {
         link: Link,
         logs: Arc<logs::Engine>,
         publisher: Publisher,
-        prober: Prober,
-        dossiers: Dossiers,
-        schedules: Schedules,
+        helpers: Helpers,
     ) -> Actor {
+        let Helpers { prober, dossiers, schedules } = helpers;
         let hooks = Hooks::after(publisher.events.last());
         let stale = machine.ids().collect();
         Actor {
@@ -247,30 +253,7 @@ impl Actor {
         }
     }
 
-    /// Handles a word of the log thread.
-    pub(super) fn report(&mut self, report: Report) {
-        match report {
-            Report::Finished { run } => {
-                self.tell(Request::Release { run });
-                self.forget_run(run);
-            }
-            Report::Trouble { service, message: Some(message) } => {
-                tracing::error!("{service}: {message}");
-                self.publisher.tell(event("log", Some(&service), message));
-            }
-            Report::Trouble { service, message: None } => {
-                let message = "the trouble with its log is over".to_string();
-                tracing::info!("{service}: {message}");
-                self.publisher.tell(event("log", Some(&service), message));
-                self.tell_loss(&service);
-            }
-            Report::Rotated { service, file } => {
-                tracing::debug!("{service}: log rotated to {}", file.display())
-            }
-        }
-    }
-
-    fn forget_run(&mut self, run: RunId) {
+    pub(super) fn forget_run(&mut self, run: RunId) {
         let Some(mut gone) = self.runs.remove(&run) else { return };
         self.file_dossier(&mut gone);
         self.hook_over(run);

@@ -8,13 +8,37 @@ use super::{
     snapshot::wall_of,
 };
 use crate::{
-    keeper::protocol::Usage,
+    keeper::protocol::{Request, Usage},
+    logs::Report,
     machine::{Incident, Notice, ServiceId, Time},
     plan::{Generation, Name},
     wire,
 };
 
 impl Actor {
+    /// Handles a word of the log thread.
+    pub(super) fn report(&mut self, report: Report) {
+        match report {
+            Report::Finished { run } => {
+                self.tell(Request::Release { run });
+                self.forget_run(run);
+            }
+            Report::Trouble { service, message: Some(message) } => {
+                tracing::error!("{service}: {message}");
+                self.publisher.tell(event("log", Some(&service), message));
+            }
+            Report::Trouble { service, message: None } => {
+                let message = "the trouble with its log is over".to_string();
+                tracing::info!("{service}: {message}");
+                self.publisher.tell(event("log", Some(&service), message));
+                self.tell_loss(&service);
+            }
+            Report::Rotated { service, file } => {
+                tracing::debug!("{service}: log rotated to {}", file.display())
+            }
+        }
+    }
+
     /// Something of a service is worth telling.
     pub(super) fn announce(&mut self, notice: Notice) {
         let id = notice.service.as_ref().and_then(|n| self.machine.id(n.as_str()));

@@ -40,7 +40,7 @@ use crate::{
     plan::{DaemonSpec, Millis, RunId},
     sys::{self, timer::Timer},
 };
-use actor::{Actor, now};
+use actor::{Actor, Helpers, now};
 use events::EventLog;
 use handle::Ask;
 use handover::HandOver;
@@ -193,11 +193,8 @@ fn prepare(
         signals: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
         timer: sys::ready::timer(Timer::new()?)?,
     };
-    Ok((
-        Actor::new(machine, plans, link, logs, publisher, prober, dossiers, schedules::Schedules::new()?),
-        inputs,
-        handle,
-    ))
+    let helpers = Helpers { prober, dossiers, schedules: schedules::Schedules::new()? };
+    Ok((Actor::new(machine, plans, link, logs, publisher, helpers), inputs, handle))
 }
 
 /// The events of earlier managers, where they are to be had; else numbers go on behind any that those may have used.

@@ -47,6 +47,7 @@ impl Post {
         }
     }
 
+    #[allow(clippy::disallowed_methods, reason = "this task alone waits, and nothing depends on it")]
     async fn deliver(&self, event: &wire::Event) -> Result<(), String> {
         let body: Bytes = serde_json::to_vec(event).map_err(|e| e.to_string())?.into();
         let mut pauses = PAUSES.into_iter();
