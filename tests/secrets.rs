@@ -182,8 +182,11 @@ fn a_crash_leaves_no_core() {
             wait_for("its end", SOON, || (!common::is_alive(pid)).then_some(()));
         }
     }
+    let manager = d.manager();
     signal(keeper, Signal::SIGABRT);
     d.wait_exit(SOON);
+    // It would go on writing logs until the next keepd takes over.
+    signal(manager, Signal::SIGKILL);
     assert_eq!(cores(d.path()), Vec::<String>::new());
 }
 
