@@ -224,6 +224,31 @@ fn a_second_keepd_does_nothing_and_says_who_is_there() {
 }
 
 #[test]
+fn a_wiped_runtime_folder_costs_no_service_its_process() {
+    let mut d = Daemon::start(&service("web", "exec sleep 792008", ""));
+    let web = d.wait_running("web");
+    let (keeper, manager) = (d.keeper(), d.manager());
+    fs::remove_dir_all(d.path().join("run")).unwrap();
+    if common::cgroup_of(web).is_some_and(|c| c.parent().unwrap().to_string_lossy().contains("keepd-")) {
+        // The lock is gone, but not what it protects.
+        let second = d.keepd().output().unwrap();
+        assert_eq!(second.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(said.contains("another keepd holds the cgroup"), "{said}");
+        assert!(is_alive(web));
+        fs::remove_dir_all(d.path().join("run")).unwrap();
+    }
+    signal(manager, Signal::SIGKILL);
+    wait_for("an answer", LATER, || d.try_service("web"));
+    assert_eq!((d.keeper(), d.pid("web")), (keeper, web));
+    // And what is written down is written down again.
+    d.kill_keeper();
+    start_again(&mut d);
+    assert_eq!(d.pid("web"), web);
+    d.shutdown();
+}
+
+#[test]
 fn a_manager_that_fails_at_every_start_leaves_services_alone_and_says_why() {
     let above = tempfile::tempdir().unwrap();
     let path = above.path().join("notify");

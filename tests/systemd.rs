@@ -273,7 +273,7 @@ fn under_systemd_a_killed_keeper_is_started_again_and_takes_its_services_over() 
             booted.ok(&["systemctl", "daemon-reexec"]);
             assert_eq!(main(), before);
         }
-        booted.ok(&["kill", "-KILL", before.trim()]);
+        booted.ok(&["sh", "-c", &format!("kill -KILL {}", before.trim())]);
         wait_for("another keeper", SOON, || Some(main()).filter(|m| *m != before && m.trim() != "0"));
         let after = wait_for("the service", SOON, || pid(&status()?));
         assert_eq!(after, web, "{}", booted.ok(&["journalctl", "--no-pager", "-u", "keepd"]));
@@ -283,5 +283,5 @@ fn under_systemd_a_killed_keeper_is_started_again_and_takes_its_services_over() 
     booted.ok(&["keepctl", "upgrade"]);
     assert_eq!((main(), pid(&status().unwrap())), (before, Some(web)));
     booted.ok(&["systemctl", "stop", "keepd"]);
-    assert!(!booted.run(&["kill", "-0", &web.to_string()]).status.success(), "it outlives its keepd");
+    assert!(!booted.run(&["sh", "-c", &format!("kill -0 {web}")]).status.success(), "it outlives its keepd");
 }

@@ -224,7 +224,8 @@ fn clients_of_nginx_and_redis_notice_no_upgrade() {
     let (nginx, redis) = (nginx.display(), redis.display());
     d.write_config(&format!(
         "[service.nginx]\ncommand = [\"{nginx}\", \"-e\", \"stderr\", \"-c\", \"{root}/nginx.conf\"]\n\
-         [service.redis]\ncommand = [\"{redis}\", \"--bind\", \"127.0.0.1\", \"--port\", \"{db}\", \"--dir\", \"{root}\"]\n"
+         [service.redis]\ncommand = [\"{redis}\", \"--bind\", \"127.0.0.1\", \"--port\", \"{db}\", \
+         \"--dir\", \"{root}\"]\n"
     ));
     d.launch();
     d.await_api();

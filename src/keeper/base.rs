@@ -33,6 +33,7 @@ pub(super) struct Place {
 pub(super) struct Base {
     pub(super) dir: OwnedFd,
     pub(super) at: Place,
+    lock: Option<file::FolderLock>,
 }
 
 impl Base {
@@ -57,9 +58,23 @@ impl Base {
         Ok(base)
     }
 
+    /// Holds the folder against any other keepd: the lock in the runtime folder may have been wiped away, and what
+    /// runs here is not to be ended by one that does not know of it. Where nothing can be locked, that lock has to do.
+    /// The error is a clause for people.
+    pub(super) fn claim(&mut self) -> Result<(), String> {
+        self.lock = match file::lock_folder(&self.at.path) {
+            Ok(lock) => Some(lock),
+            Err(Errno::EWOULDBLOCK) => {
+                return Err(format!("another keepd holds the cgroup {}", self.at.path.display()));
+            }
+            Err(_) => None,
+        };
+        Ok(())
+    }
+
     /// Opens the folder where another process has found it.
     pub(super) fn new(at: Place) -> sys::Result<Base> {
-        Ok(Base { dir: file::open_dir(&at.path)?, at })
+        Ok(Base { dir: file::open_dir(&at.path)?, at, lock: None })
     }
 
     /// Tries out how a child gets into a cgroup: whether it must join.
@@ -216,7 +231,8 @@ mod tests {
     #[test]
     fn membership_is_of_the_folder_and_below_only() {
         let dir = file::open_dir(Path::new("/proc")).unwrap();
-        let base = Base { dir, at: Place { path: "/x".into(), seen: "/a/keepd".into(), join: false } };
+        let base =
+            Base { dir, at: Place { path: "/x".into(), seen: "/a/keepd".into(), join: false }, lock: None };
         assert!(base.holds("web.1", "4:cpu:/\n0::/a/keepd/web.1\n"));
         assert!(base.holds("web.1", "0::/a/keepd/web.1/sub\n"));
         assert!(!base.holds("web.1", "0::/a/keepd/web.12\n"));

@@ -118,7 +118,13 @@ fn start_new(proof: process::SingleThread, config: Config, ready_fd: &mut Option
     let (mut degraded, mut notes) = (Vec::new(), Vec::new());
     let left = adopt::find(&spec.runtime_dir, &mut notes);
     let spare = left.as_ref().map(|(left, _)| adopt::cgroups(left)).unwrap_or_default();
-    let base = hold(proof, &spec.runtime_dir, &spare, &mut degraded, &mut notes);
+    let base = match hold(proof, &spec.runtime_dir, &spare, &mut degraded, &mut notes) {
+        Ok(base) => base,
+        Err(why) => {
+            complain(&format!("cannot start: {why}"));
+            return ANOTHER;
+        }
+    };
     let (left, plans) = left.map_or_else(|| (None, Plans::new(first)), |(left, plans)| (Some(left), plans));
     if let Err(e) = prctl::become_subreaper() {
         degraded.push(format!("orphaned processes of services are not reaped: {}", sys::describe(e)));
@@ -246,26 +252,27 @@ fn raise_open_files() -> Option<limits::Pair> {
     Some(before)
 }
 
-/// The cgroup of all runs, cleared; or none, and what that means.
+/// The cgroup of all runs, cleared; or none, and what that means. The error: it is somebody else's.
 fn hold(
     proof: process::SingleThread,
     runtime_dir: &Path,
     spare: &BTreeSet<String>,
     degraded: &mut Vec<String>,
     notes: &mut Vec<String>,
-) -> Option<Rc<Base>> {
+) -> Result<Option<Rc<Base>>, String> {
     match Base::open(proof, runtime_dir) {
-        Ok(base) => {
+        Ok(mut base) => {
+            base.claim()?;
             let base = Rc::new(base);
             notes.extend(base.clear(spare));
-            Some(base)
+            Ok(Some(base))
         }
         Err(why) => {
             degraded.push(format!(
                 "services are held by process group, session and environment, which a process can leave, \
                  because {why}"
             ));
-            None
+            Ok(None)
         }
     }
 }

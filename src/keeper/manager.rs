@@ -5,14 +5,14 @@
 
 use super::{
     own::{self, Own},
-    protocol::{Hello, MANAGER_FD, News, PACKET_MAX, Pipes},
+    protocol::{Hello, MANAGER_FD, News, NoteLevel, PACKET_MAX, Pipes},
     run::{End, JobState, Phase},
     state::{Keeper, complain},
 };
 use crate::{
     plan::{Job, RunId},
     sys::{
-        self, clock, packet,
+        self, clock, file, packet,
         reap::{self, Ended},
         signal,
     },
@@ -32,6 +32,7 @@ const SPACING_MS: u64 = 50;
 impl Keeper {
     /// Starts a manager and hands over.
     pub(super) fn start_manager(&mut self) -> sys::Result<()> {
+        self.restore_folders();
         let (ours, theirs) = packet::pair(ROOM)?;
         let own = Own {
             program: None,
@@ -48,6 +49,21 @@ impl Keeper {
         self.link.renew(ours, child);
         self.hand_over(before);
         Ok(())
+    }
+
+    /// Makes the runtime folder anew if somebody has wiped it, with what is ours in it; the manager does the rest.
+    fn restore_folders(&mut self) {
+        let path = self.spec.runtime_dir.clone();
+        if path.exists() || self.link.managers == 0 {
+            return;
+        }
+        let made = file::ensure_dir(&path, 0o755, self.spec.manager).and_then(|_| self.open_sessions(&path));
+        let text = format!("{} was wiped away; it is there again", path.display());
+        match made {
+            Ok(()) => self.note(NoteLevel::Warn, text),
+            Err(e) => complain(&format!("cannot make {} again: {}", path.display(), sys::describe(e))),
+        }
+        self.begin_record();
     }
 
     fn hand_over(&mut self, managers_before: u32) {

@@ -161,7 +161,12 @@ pub(super) fn base(saved: &Saved) -> Result<Option<Rc<Base>>, String> {
     let Some(at) = saved.base.clone() else { return Ok(None) };
     let path = at.path.clone();
     let opened = Base::new(at);
-    opened.map(|base| Some(Rc::new(base))).map_err(|e| format!("{}: {}", path.display(), sys::describe(e)))
+    let claimed = opened.map(|mut base| {
+        // Ours already, or there would be nothing to go on with.
+        let _ = base.claim();
+        Some(Rc::new(base))
+    });
+    claimed.map_err(|e| format!("{}: {}", path.display(), sys::describe(e)))
 }
 
 /// Looks whether a keeper of this version could go on from the state behind this descriptor.

@@ -69,6 +69,14 @@ pub fn ensure_dir(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<O
 /// An exclusive lock, held until it is dropped or the process ends.
 pub type Lock = Flock<File>;
 
+/// An exclusive lock of a folder, held as long as a [`Lock`].
+pub type FolderLock = Flock<OwnedFd>;
+
+/// Locks a folder. EWOULDBLOCK: somebody else holds it.
+pub fn lock_folder(path: &Path) -> Result<FolderLock> {
+    Flock::lock(open_dir(path)?, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)
+}
+
 /// Opens (creates) a file of our own in `dir` and locks it. `Ok(Err(file))`: somebody else holds it.
 /// Links, hard ones included, and files of other owners are refused with EPERM.
 pub fn lock_at(dir: BorrowedFd<'_>, name: &str) -> Result<std::result::Result<Lock, File>> {

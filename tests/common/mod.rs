@@ -507,6 +507,10 @@ impl Daemon {
 
     /// Notes the cgroup folder that its runs live in, from those that run now.
     pub fn remember_cgroups(&mut self) {
+        // A manager that has outlived its keeper lets callers wait.
+        if self.keeper == 0 || !is_alive(self.keeper) {
+            return;
+        }
         let Ok((200, body)) = self.try_get("/v1/services") else { return };
         let Ok(list) = serde_json::from_str::<Value>(&body) else { return };
         let pids = list["services"].as_array().into_iter().flatten().filter_map(|s| s["pid"].as_u64());
