@@ -347,6 +347,7 @@ impl Oracle {
     }
 
     /// What one effect may be.
+    #[allow(clippy::too_many_lines, reason = "an arm for each effect")]
     pub fn effect(&mut self, machine: &Machine, kernel: &Kernel, effect: &Effect, now: Time) {
         match effect {
             Effect::Launch { service, run, .. } => self.launch(machine, kernel, *service, *run, now),
