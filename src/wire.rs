@@ -82,7 +82,6 @@ pub struct Service {
     /// How it is, in its own words (STATUS= of sd_notify).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status_text: Option<String>,
-    /// How it answers when it is asked.
     #[serde(default)]
     pub probes: Probes,
     pub log: Log,
@@ -107,7 +106,6 @@ pub struct Probe {
     pub kind: String,
     /// Whether the last answer was a success; `null` where there is none.
     pub passing: Option<bool>,
-    /// Failures in a row.
     pub failures: u32,
     /// Why the last answer was a failure.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -150,6 +150,7 @@ fn only_its_own_processes_are_believed() {
     let at = wait_for("its socket", LATER, || {
         fs::read_to_string(d.path().join("at")).ok().filter(|t| !t.is_empty())
     });
+    #[allow(clippy::disallowed_methods)]
     let status = Command::new("setpriv")
         .args(["--reuid=12345", "--clear-groups", "python3", "-c"])
         .arg(format!(
@@ -180,7 +181,8 @@ fn floods_and_junk_hold_nobody_up() {
     let count = std::env::var("KEEPD_DATAGRAMS").map_or(2_000, |n| n.parse().unwrap());
     let web = format!(
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect(os.environ['NOTIFY_SOCKET'])\n\
-         for junk in [b'', b'\\0', b'x' * 60000, b'READY=' * 600, os.urandom(4000), b'\\n' * 4000, b'MAINPID=1', b'MAINPID=-7']:\n\
+         for junk in [b'', b'\\0', b'x' * 60000, b'READY=' * 600, os.urandom(4000), b'\\n' * 4000,\n\
+         \x20            b'MAINPID=1', b'MAINPID=-7']:\n\
          \x20   s.send(junk)\n\
          r, w = os.pipe()\n\
          for n in range(50): socket.send_fds(s, [b'FDSTORE=1'], [r] * 200)\n\
@@ -350,7 +352,8 @@ fn who_is_ill_is_restarted_and_counts_as_failed() {
     let web = Web::new();
     let live = format!("live = {{ tcp = \"127.0.0.1:{}\" }}\n", free_port());
     let http = format!(
-        "live = {{ http = \"http://127.0.0.1:{}/\", interval = \"100ms\", timeout = \"50ms\" }}\nstop-timeout = \"1s\"\n",
+        "live = {{ http = \"http://127.0.0.1:{}/\", interval = \"100ms\", timeout = \"50ms\" }}\n\
+         stop-timeout = \"1s\"\n",
         web.port
     );
     let hung = service("web", "trap '' TERM; while :; do sleep 1; done", &http);
@@ -374,7 +377,8 @@ fn a_probes_command_is_the_services_and_ends_whole() {
     let slow = "sleep 3456; echo never";
     let more = |command: &str, rest: &str| {
         format!(
-            "env = {{ MARK = \"mine\" }}\n{rest} = {{ exec = [\"/bin/sh\", \"-c\", \"{command}\"], interval = \"100ms\", timeout = \"100ms\""
+            "env = {{ MARK = \"mine\" }}\n{rest} = {{ exec = [\"/bin/sh\", \"-c\", \"{command}\"], \
+             interval = \"100ms\", timeout = \"100ms\""
         )
     };
     let ready = more(probe, "ready") + " }\n";
@@ -443,7 +447,8 @@ fn a_dependency_that_falls_ill_and_recovers_takes_its_dependents_along() {
 
 #[test]
 fn the_table_of_one_and_the_probe_of_another_can_be_changed_as_it_runs() {
-    let before = "ready = { notify = true }\nlive = { tcp = \"127.0.0.1:1\", action = \"alert\", interval = \"50ms\" }\n";
+    let before = "ready = { notify = true }\n\
+         live = { tcp = \"127.0.0.1:1\", action = \"alert\", interval = \"50ms\" }\n";
     let web = "tell('READY=1'); time.sleep(1000)";
     let d = Daemon::start(&python("web", web, before));
     let pid =

@@ -59,6 +59,7 @@ fn answers(port: u16, say: &[u8], hear: &str) -> bool {
 /// It answers; killed with -9 it comes back and answers; stopped it leaves nothing, and its port is free.
 fn live_and_die(d: Daemon, name: &str, uid: u32, alive: impl Fn() -> bool) {
     let mut pid = d.wait_running(name);
+    d.wait_service(name, "readiness, by its own word where it has one", |s| s["ready"] == true);
     wait_for(&format!("{name} to answer"), LATER, || alive().then_some(()));
     assert!(
         proc_status(pid, "Uid").starts_with(&format!("{uid}\t")),

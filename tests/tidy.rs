@@ -15,11 +15,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("machine", &["plan"]),
     ("notify", &["sys"]),
     ("keeper", &["plan", "wire", "sys", "notify"]),
+    ("probe", &["plan", "sys"]),
     ("logs", &["plan", "sys"]),
-    ("manager", &["machine", "plan", "logs", "keeper", "wire", "sys"]),
+    ("manager", &["machine", "plan", "logs", "probe", "keeper", "wire", "sys"]),
     ("api", &["wire", "manager", "plan", "sys"]),
     ("ctl", &["wire", "config", "plan", "logs", "sys"]),
-    ("daemon", &["plan", "wire", "sys", "config", "machine", "notify", "keeper", "logs", "manager", "api"]),
+    (
+        "daemon",
+        &["plan", "wire", "sys", "config", "machine", "notify", "keeper", "probe", "logs", "manager", "api"],
+    ),
 ];
 
 /// Rooms in which time is an argument and nothing is done.

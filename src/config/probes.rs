@@ -67,21 +67,9 @@ impl Instance<'_, '_> {
         let s = &self.service.settings;
         let at = |keys: &[&str]| s.written(keys).unwrap_or(self.service.at);
         let chosen: Vec<&'static str> = keys.all.iter().copied().filter(|key| is_asked_for(s, key)).collect();
-        let timing = [keys.interval, keys.timeout, keys.failures];
         let (key, others) = match chosen.split_first() {
             Some((key, others)) => (*key, others),
-            None => {
-                if let Some(at) =
-                    s.written(&timing).filter(|_| !keys.all.iter().any(|k| s.entry(k).is_some()))
-                {
-                    let message = format!(
-                        "the `{}` table of service `{}` has no effect: nothing in it says what is asked",
-                        keys.table, self.service.name
-                    );
-                    self.problems.warn(at, message);
-                }
-                return None;
-            }
+            None => return None,
         };
         if let Some(other) = others.first() {
             let message = format!("`{key}` and `{other}` cannot both be given: a service is asked one thing");

@@ -97,7 +97,8 @@ mod tests {
         let list = r#"{"services":[
             {"name":"db","state":"running","ready":false,"reason":"not ready yet"},
             {"name":"cache","state":"running","ready":true,"reason":"","requires":["db"]},
-            {"name":"web","state":"waiting","ready":false,"reason":"waiting for db","requires":["db","cache"],"after":["db"]},
+            {"name":"web","state":"waiting","ready":false,"reason":"waiting for db",
+                "requires":["db","cache"],"after":["db"]},
             {"name":"worker","state":"running","ready":true,"reason":"","wants":["cache"]}]}"#;
         let mut out = Vec::new();
         print(&mut out, Look::default(), list.as_bytes(), &[]).unwrap();

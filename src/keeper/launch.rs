@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    errand::Errand,
     hearing::Ears,
-    launchers::Errand,
     order::{Launch, Order, Role},
     protocol::{Call, News, NoteLevel},
     run::{Adjust, Calling, JobState, Phase, Run},

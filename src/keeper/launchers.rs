@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    errand::Errand,
     order::{Kind, LAUNCHER_FD, Order, PACKET_MAX, Report},
     own::{self, Own},
     protocol::NoteLevel,
@@ -12,7 +13,7 @@ use super::{
     step::{Failure, Step},
 };
 use crate::{
-    plan::{Generation, Job, Name, RunId, Which},
+    plan::Generation,
     sys::{
         self, Errno, clock, packet, pidfd,
         poll::Interest,
@@ -38,25 +39,6 @@ const SLOW_MS: u64 = 100;
 const AGAIN_MS: u64 = 100;
 /// How long launchers may take to end.
 const FAREWELL_MS: u64 = 1_000;
-
-/// What a launcher is sent to do.
-#[derive(Debug)]
-pub(super) enum Errand {
-    Main(RunId),
-    Job(RunId, Job),
-    /// The command of a session.
-    Exec(u64),
-    /// Ask whether a run is ready, or alive; the number of the question.
-    Probe(RunId, Which, u64),
-    /// Hold a live run to other resources.
-    Adjust(RunId),
-    /// Find out what a live run uses.
-    Measure(RunId),
-    /// Remove these empty cgroups.
-    Remove(Vec<String>),
-    /// Remove the folders of this service's last run.
-    Tidy(Name),
-}
 
 /// One launcher.
 #[derive(Debug)]
@@ -124,27 +106,6 @@ impl Keeper {
         let kind = self.kind(&errand);
         self.launchers.waiting[kind as usize].push_back(errand);
         self.serve_waiting();
-    }
-
-    /// Who can do it.
-    fn kind(&self, errand: &Errand) -> Kind {
-        if let Errand::Probe(id, which, _) = errand {
-            let asked = self.probes.entry(*id, *which);
-            let plan = asked.and_then(|(generation, entry)| Some((entry, self.plans.get(generation)?)));
-            return plan.map_or(Kind::Restricted, |(entry, held)| held.kind(entry));
-        }
-        let id = match errand {
-            Errand::Main(id) | Errand::Job(id, _) => Some(*id),
-            Errand::Exec(number) => self.sessions.run_of(*number),
-            Errand::Probe(..)
-            | Errand::Adjust(_)
-            | Errand::Measure(_)
-            | Errand::Remove(_)
-            | Errand::Tidy(_) => None,
-        };
-        let run = id.and_then(|id| self.runs.get(&id));
-        let plan = run.and_then(|run| Some((run.entry, self.plans.get(run.generation)?)));
-        plan.map_or(Kind::Restricted, |(entry, held)| held.kind(entry))
     }
 
     /// Starts the first launcher, so that the first launch finds one.
@@ -370,21 +331,6 @@ impl Keeper {
             self.failed(&errand, pid, failure, ended);
         }
         self.serve_waiting();
-    }
-
-    /// `pid`: the child that found out; 0 where there was none.
-    fn failed(&mut self, errand: &Errand, pid: i32, failure: Failure, ended: Option<(Ended, Used)>) {
-        match errand {
-            Errand::Main(id) => self.launch_refused(*id, if ended.is_some() { 0 } else { pid }, &failure),
-            // The child of a job is reaped as any orphan is.
-            Errand::Job(id, job) => self.job_refused(*id, *job, failure.sentence()),
-            Errand::Exec(number) => self.exec_refused(*number, &failure),
-            Errand::Probe(id, which, number) => self.probe_refused((*id, *which, *number), &failure),
-            Errand::Adjust(id) => self.adjusted(*id, Some(&failure)),
-            Errand::Measure(id) => self.measured(*id, None, None),
-            Errand::Remove(folders) => folders.iter().for_each(|name| self.remove_late(name)),
-            Errand::Tidy(service) => self.tidied(service, &[]),
-        }
     }
 
     /// Ends every launcher, so that nothing is born any more. Waits, as nothing else is to be done.

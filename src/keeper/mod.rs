@@ -20,6 +20,7 @@ mod control;
 mod end;
 mod envfile;
 mod environment;
+mod errand;
 mod exec;
 mod exits;
 mod hearing;

@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    errand::Errand,
     launch::Sendable,
-    launchers::Errand,
     order::{Launch, Order, Role},
     run::{Phase, Run},
     state::{Keeper, Owner},

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    launchers::Errand,
+    errand::Errand,
     protocol::{Kept, NoteLevel, Request, Up},
     run::{JobState, Phase},
     state::Keeper,

@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    launchers::Errand,
+    errand::Errand,
     order::Role,
     protocol::NoteLevel,
     run::{Phase, Run},

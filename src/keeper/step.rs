@@ -103,7 +103,7 @@ impl Failure {
             Step::Killed => "the child process was killed before it could execute the command".into(),
             Step::Folder => format!("cannot create the cgroup {o}"),
             Step::Pipe => "cannot create a pipe".into(),
-            Step::Notify => format!("cannot create the socket {o} for its notifications"),
+            Step::Notify => "cannot create the socket for its notifications".into(),
             Step::Fork => "cannot fork".into(),
             Step::Plan => format!("cannot read the plan{o}"),
             Step::Stdio => format!("cannot set up {o}"),

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{launchers::Errand, state::Keeper};
+use super::{errand::Errand, state::Keeper};
 use crate::{
     plan::{Name, Place, RunId},
     sys::{Errno, below},

@@ -56,7 +56,7 @@ pub(super) struct Actor {
     pub(super) schedules: Schedules,
     pub(super) pending: Pending,
     pub(super) runs: HashMap<RunId, LiveRun>,
-    /// Set by `Effect::Exit`: what could not be stopped.
+    /// What could not be stopped, at the end.
     pub(super) exiting: Option<Vec<Name>>,
     /// What the keeper is to be told at the end of this turn; see [`Link::send`].
     outbox: Vec<Vec<Request>>,
@@ -206,9 +206,7 @@ impl Actor {
             }
             News::Adjusted { run, why } => self.fact(run, Fact::Adjusted { run, why }),
             News::Told { run, told } => self.fact(run, Fact::Told { run, told }),
-            News::Probed { run, which, number, verdict } => {
-                self.fact(run, Fact::Probed { run, which, number, verdict });
-            }
+            News::Probed { run, which, number, verdict } => self.probed(run, which, number, verdict),
             News::JobEnded { run, job, why } => self.fact(run, Fact::JobEnded { run, job, why }),
             News::Loaded { generation } => self.loaded(generation, fds),
             News::Shutdown { force } => self.step(Event::Wish(Wish::Shutdown { force })),
@@ -234,7 +232,7 @@ impl Actor {
         }
     }
 
-    fn fact(&mut self, run: RunId, fact: Fact) {
+    pub(super) fn fact(&mut self, run: RunId, fact: Fact) {
         if self.machine.knows(run) {
             self.step(Event::Fact(fact));
         }
@@ -252,8 +250,7 @@ impl Actor {
         self.file_dossier(&mut gone);
         self.hook_over(run);
         self.listener.remove(run);
-        self.prober.forget(run);
-        self.begin_tails_anew(&gone.service);
+        self.end_tail(run, &gone.service);
         let runs = &self.runs;
         let in_use = runs.values().any(|r| r.generation == gone.generation);
         if !in_use && self.plans.drop_unused(gone.generation) {
@@ -362,7 +359,6 @@ impl Actor {
         self.call_hooks();
         self.link.send(std::mem::take(&mut self.outbox));
         self.publish();
-        // How things stand now, for systemd.
         self.link.send(std::mem::take(&mut self.outbox));
     }
 

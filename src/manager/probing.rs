@@ -33,11 +33,6 @@ impl Prober {
         (Prober { answers, tails: HashMap::new() }, out)
     }
 
-    /// A run is over.
-    pub(super) fn forget(&mut self, run: RunId) {
-        self.tails.remove(&run);
-    }
-
     fn connect(&self, run: RunId, which: Which, number: u64, probe: Arc<Probe>) {
         let answers = self.answers.clone();
         tokio::spawn(async move {
@@ -94,6 +89,11 @@ impl Actor {
         }
     }
 
+    /// What came of a command of the keeper's.
+    pub(super) fn probed(&mut self, run: RunId, which: Which, number: u64, verdict: Verdict) {
+        self.fact(run, Fact::Probed { run, which, number, verdict });
+    }
+
     /// Before a run with `ready.log` is launched: what its log holds by then is of earlier runs.
     pub(super) fn begin_tail(&mut self, run: RunId, generation: Generation) {
         self.put_tails(run, generation, true);
@@ -117,8 +117,9 @@ impl Actor {
         }
     }
 
-    /// An earlier run's output has come to its end: what is in the log by now is not of the present one.
-    pub(super) fn begin_tails_anew(&mut self, service: &Name) {
+    /// A run's output has come to its end: what is in the log by now is not of the one that came after it.
+    pub(super) fn end_tail(&mut self, run: RunId, service: &Name) {
+        self.prober.tails.remove(&run);
         let looked_at = |run: &RunId| self.prober.tails.contains_key(run);
         let later = self.runs.iter().filter(|(run, live)| live.service == *service && looked_at(run));
         let later: Vec<_> = later.map(|(run, live)| (*run, live.generation)).collect();

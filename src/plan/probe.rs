@@ -2,8 +2,9 @@
 //! how it is asked that of the probes' room and of the keeper.
 
 use super::Millis;
+use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// The `ready` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -174,7 +174,8 @@ mod tests {
     fn a_body_is_matched_whole_or_in_chunks() {
         let get = want(Some("^\\{\"up\":true"));
         let plain = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"up\":true}";
-        let chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"up\"\r\n6;x=y\r\n:true}\r\n0\r\n\r\n";
+        let chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+              5\r\n{\"up\"\r\n6;x=y\r\n:true}\r\n0\r\n\r\n";
         for answer in [&plain[..], &chunks[..]] {
             assert_eq!(judge(&get, answer), Verdict::Passed);
             assert!(enough(&get, answer));

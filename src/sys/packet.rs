@@ -57,7 +57,7 @@ pub fn listen(_proof: SingleThread, path: &Path) -> Result<OwnedFd> {
     Ok(listener)
 }
 
-/// A datagram socket in the folder `dir`, called `name`, which only `owner` and root can send to. Whatever comes has its
+/// A datagram socket in the folder `dir`, called `name`, which only `owner` and root can send to. What comes has its
 /// sender's credentials with it, by the kernel's word.
 pub fn hear(_proof: SingleThread, dir: BorrowedFd<'_>, name: &str, owner: (u32, u32)) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

@@ -229,6 +229,12 @@ fn cases() -> Vec<Case> {
             "cannot limit the system calls to sandbox.syscalls = \"service\": this kernel has no filters of system \
              calls (seccomp)",
         ),
+        case(
+            "Notify",
+            &["bind:error=ENOSPC"],
+            |s, _| s.launch.tells.notify = true,
+            "cannot create the socket for its notifications: No space left on device",
+        ),
         case("Exec", &["execve:error=ENOMEM"], plain, "cannot execute CHILD: Out of memory"),
     ]
 }

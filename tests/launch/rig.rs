@@ -566,6 +566,8 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         launch,
         resources: Default::default(),
         watch: None,
+        ready: None,
+        live: None,
         logs,
     }
 }

@@ -3,7 +3,9 @@
 
 use super::kernel::Kernel;
 use keepd::{
-    machine::{Desired, Effect, Fact, Incident, Machine, NoticeKind, ServiceId, StateKind, Time, View},
+    machine::{
+        Desired, Effect, Fact, Incident, Machine, Notice, NoticeKind, ServiceId, StateKind, Time, View,
+    },
     plan::{Budget, Job, Millis, Name, Plan, Restart, RunId, ServiceSpec, Which},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -347,7 +349,6 @@ impl Oracle {
     }
 
     /// What one effect may be.
-    #[allow(clippy::too_many_lines, reason = "an arm for each effect")]
     pub fn effect(&mut self, machine: &Machine, kernel: &Kernel, effect: &Effect, now: Time) {
         match effect {
             Effect::Launch { service, run, .. } => self.launch(machine, kernel, *service, *run, now),
@@ -396,37 +397,7 @@ impl Oracle {
                     "the exit of run {run} was never reported"
                 );
             }
-            Effect::Emit(n) if n.kind == NoticeKind::Exit => {
-                let run = n.run.expect("an exit of no run");
-                let first = self.exits.insert(run);
-                assert!(first || self.claimed.contains(&run), "the exit of run {run} was reported twice");
-                assert_eq!(n.exit, kernel.runs[&run.0].exit, "an invented exit of run {run}");
-            }
-            Effect::Emit(n) if n.kind == NoticeKind::LaunchFailed && n.message.contains("within 1m") => {
-                // A launch that hangs is no fact but the machine's own conclusion.
-                let run = n.run.expect("a launch of no run");
-                assert!(self.launched[&run] + Millis::secs(60) <= now);
-                let id = machine.run_owner(run).expect("a launch of nobody");
-                self.failure(&machine.view(id).spec.clone(), now);
-            }
-            Effect::Emit(n) if n.message.ends_with("; it is stopped") => {
-                let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
-                self.unfit(machine, kernel, &name, run, now);
-            }
-            Effect::Emit(n) if n.kind == NoticeKind::Failed => {
-                let name = n.service.clone().unwrap();
-                assert!(
-                    self.resync || self.of(&name).maybe_open,
-                    "{name} is called a crash loop and is none"
-                );
-            }
-            Effect::Emit(n) if n.kind == NoticeKind::Watch && n.message.ends_with("it is restarted") => {
-                self.watched(machine, kernel, n.service.as_ref().unwrap(), n.run.unwrap(), now);
-            }
-            Effect::Emit(n) if n.kind == NoticeKind::State && n.message.contains(" is stopping: ") => {
-                let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
-                self.of(&name).stopping.get_or_insert((run, now));
-            }
+            Effect::Emit(n) => self.notice(machine, kernel, n, now),
             Effect::Explain { service, incident } => explained(machine, kernel, *service, incident),
             Effect::Removed { name, .. } => {
                 let alive = kernel.runs.values().any(|r| r.name == *name && !r.released);
@@ -438,7 +409,45 @@ impl Oracle {
                     assert!(left_behind.contains(&r.name), "{} was left behind without a word", r.name);
                 }
             }
-            Effect::Emit(_) | Effect::Reply { .. } => {}
+            Effect::Reply { .. } => {}
+        }
+    }
+
+    /// What one notice may say.
+    fn notice(&mut self, machine: &Machine, kernel: &Kernel, n: &Notice, now: Time) {
+        match n.kind {
+            _ if n.kind == NoticeKind::Exit => {
+                let run = n.run.expect("an exit of no run");
+                let first = self.exits.insert(run);
+                assert!(first || self.claimed.contains(&run), "the exit of run {run} was reported twice");
+                assert_eq!(n.exit, kernel.runs[&run.0].exit, "an invented exit of run {run}");
+            }
+            _ if n.kind == NoticeKind::LaunchFailed && n.message.contains("within 1m") => {
+                // A launch that hangs is no fact but the machine's own conclusion.
+                let run = n.run.expect("a launch of no run");
+                assert!(self.launched[&run] + Millis::secs(60) <= now);
+                let id = machine.run_owner(run).expect("a launch of nobody");
+                self.failure(&machine.view(id).spec.clone(), now);
+            }
+            _ if n.message.ends_with("; it is stopped") => {
+                let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
+                self.unfit(machine, kernel, &name, run, now);
+            }
+            _ if n.kind == NoticeKind::Failed => {
+                let name = n.service.clone().unwrap();
+                assert!(
+                    self.resync || self.of(&name).maybe_open,
+                    "{name} is called a crash loop and is none"
+                );
+            }
+            _ if n.kind == NoticeKind::Watch && n.message.ends_with("it is restarted") => {
+                self.watched(machine, kernel, n.service.as_ref().unwrap(), n.run.unwrap(), now);
+            }
+            _ if n.kind == NoticeKind::State && n.message.contains(" is stopping: ") => {
+                let (name, run) = (n.service.clone().unwrap(), n.run.unwrap());
+                self.of(&name).stopping.get_or_insert((run, now));
+            }
+            _ => {}
         }
     }
 
