@@ -1,5 +1,5 @@
-//! The text that Prometheus and its kin read: the classic format (0.0.4), or OpenMetrics 1.0 where the caller asks for it.
-//! They differ in how counters are announced and in the last line. It knows no metric.
+//! The text that Prometheus and its kin read: the classic format (0.0.4), or OpenMetrics 1.0 where the caller asks for
+//! it. They differ in how counters are announced and in the last line. It knows no metric.
 
 use std::fmt::{Display, Write};
 

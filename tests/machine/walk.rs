@@ -58,7 +58,8 @@ const INSTANTS: [&str; 11] = [
     "at",
 ];
 /// Keys that change nothing about what comes next.
-const HISTORY: [&str; 6] = ["last_exit", "spent", "restarts", "fingerprint", "pid", "generation"];
+const HISTORY: [&str; 8] =
+    ["last_exit", "spent", "restarts", "fingerprint", "pid", "generation", "incident", "good"];
 
 /// A saved state with instants relative to now, without history.
 fn relative(value: &mut Value, now: i64, newest: i64) {

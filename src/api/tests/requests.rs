@@ -46,7 +46,7 @@ async fn what_is_not_in_the_table_is_refused_as_a_problem() {
     assert_eq!((wrong.problem(405).status, wrong.headers["allow"].to_str().unwrap()), (405, "GET, HEAD"));
     world.get("/v1/services/web/nothing").await.problem(404);
     world.get("/").await.problem(404);
-    let p = world.get("/v1/services?sort=name").await.problem(422);
+    let p = world.get("/v1/status?sort=name").await.problem(422);
     assert_eq!(p.detail, "cannot use the parameter `sort`: this call has none");
     let p = world.post("/v1/services/web/start?wiat=1", "").await.problem(422);
     assert!(p.detail.ends_with("this call knows wait, timeout"), "{}", p.detail);
