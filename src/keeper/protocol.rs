@@ -47,7 +47,8 @@ pub enum Request {
     Remember { service: Name, state: Kept },
     /// Nothing is to be kept for this service any more.
     Forget { service: Name },
-    /// Keep this many descriptors for the next manager; replaces what was kept under the name.
+    /// Keep this many descriptors but one for the next manager; replaces what was kept under the name. The last is a
+    /// pipe that a byte is written to once they are kept, by the next keeper too.
     Keep { name: String, descriptors: u32 },
     /// Close what is kept under this name.
     Drop { name: String },

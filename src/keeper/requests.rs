@@ -121,7 +121,8 @@ impl Keeper {
     }
 
     /// Where there is no room, the manager goes on without: what it loses then is its own.
-    fn keep_for_next(&mut self, name: String, fds: Vec<OwnedFd>) {
+    fn keep_for_next(&mut self, name: String, mut fds: Vec<OwnedFd>) {
+        let Some(receipt) = fds.pop() else { return };
         let known = self.kept.contains_key(&name);
         if fds.len() > KEPT_DESCRIPTORS || name.len() > KEPT_NAME || !known && self.kept.len() >= KEPT_MAX {
             return self.note(NoteLevel::Error, "cannot keep descriptors for the manager: too many".into());
@@ -129,6 +130,7 @@ impl Keeper {
         let fds: Vec<_> = fds.into_iter().map(Rc::new).collect();
         self.jot(Line::Kept(name.clone(), identities(&fds)));
         self.kept.insert(name, fds);
+        self.receipts.push(receipt);
     }
 
     fn good_signal(&mut self, id: RunId, signal: i32) -> bool {

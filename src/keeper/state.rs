@@ -21,7 +21,7 @@ use crate::{
     notify::Upward,
     plan::{DaemonSpec, Job, Name, RunId, Which},
     sys::{
-        self, Errno, clock, limits,
+        self, Errno, clock, fd, limits,
         poll::{Interest, Poll, Ready},
         process::SingleThread,
         signal::{self, Inbox},
@@ -123,6 +123,8 @@ pub(super) struct Keeper {
     pub(super) remembered_size: usize,
     /// Descriptors that the manager wants to be there for the next one.
     pub(super) kept: BTreeMap<String, Vec<Rc<OwnedFd>>>,
+    /// Who waits to hear that such are kept.
+    pub(super) receipts: Vec<OwnedFd>,
     /// Adopted runs whose end is not told yet, and when that is given up.
     pub(super) unreaped: BTreeMap<RunId, u64>,
     pub(super) recorder: Recorder,
@@ -187,6 +189,7 @@ impl Keeper {
             remembered: BTreeMap::new(),
             remembered_size: 0,
             kept: BTreeMap::new(),
+            receipts: Vec::new(),
             unreaped: BTreeMap::new(),
             recorder: Recorder::default(),
             link: Link::default(),
@@ -246,6 +249,10 @@ impl Keeper {
             self.perform(request, fds);
         }
         self.record();
+        // Now the next keeper knows of them as well.
+        for receipt in std::mem::take(&mut self.receipts) {
+            let _ = fd::write(receipt.as_fd(), b"K");
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::{
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -117,32 +117,50 @@ impl Link {
     }
 }
 
-/// How long a log writer waits for room in the socket before it gives up, in milliseconds.
+/// How long a log writer waits for room in the socket, and for the receipt, before it gives up, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
 
 /// Lets the keeper keep descriptors: for threads that cannot go on before they are kept. A packet that the socket
-/// has taken reaches the keeper whatever becomes of us.
+/// has taken reaches the keeper whatever becomes of us; but the keeper may be killed before it has taken it out and
+/// written it down for the next, so it says when it has.
 pub(super) fn deposit(socket: OwnedFd) -> impl Fn(Keep<'_>) -> io::Result<()> + Send + Sync {
-    move |keep| {
-        let (request, fds) = match keep {
-            Keep::Hold(name, fds) => {
-                let descriptors = u32::try_from(fds.len()).unwrap_or(u32::MAX);
-                (Request::Keep { name: name.into(), descriptors }, fds)
-            }
-            Keep::Release(name) => (Request::Drop { name: name.into() }, &[][..]),
-        };
-        let bytes = serde_json::to_vec(&Turn(vec![request]))?;
-        let until = sys::clock::boottime_ms() + PATIENCE_MS;
-        loop {
-            match packet::send(socket.as_fd(), &bytes, fds) {
-                Err(sys::Errno::EAGAIN | sys::Errno::ETOOMANYREFS) if sys::clock::boottime_ms() < until => {
-                    let mut room = Poll::new(1)?;
-                    room.add(socket.as_fd(), poll::Interest::Write, 0)?;
-                    room.wait(Some(100))?;
-                }
-                done => return Ok(done?),
-            }
+    move |keep| match keep {
+        Keep::Hold(name, fds) => {
+            let (receipt, written) = sys::fd::pipe()?;
+            let fds: Vec<_> = fds.iter().copied().chain([written.as_fd()]).collect();
+            let descriptors = u32::try_from(fds.len()).unwrap_or(u32::MAX);
+            send_in_time(&socket, Request::Keep { name: name.into(), descriptors }, &fds)?;
+            drop(fds);
+            drop(written);
+            await_receipt(&receipt)
         }
+        Keep::Release(name) => send_in_time(&socket, Request::Drop { name: name.into() }, &[]),
+    }
+}
+
+fn send_in_time(socket: &OwnedFd, request: Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(&Turn(vec![request]))?;
+    let until = sys::clock::boottime_ms() + PATIENCE_MS;
+    loop {
+        match packet::send(socket.as_fd(), &bytes, fds) {
+            Err(sys::Errno::EAGAIN | sys::Errno::ETOOMANYREFS) if sys::clock::boottime_ms() < until => {
+                let mut room = Poll::new(1)?;
+                room.add(socket.as_fd(), poll::Interest::Write, 0)?;
+                room.wait(Some(100))?;
+            }
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// Waits until a byte says that what was sent is kept; the end of the pipe without one says that it is not.
+fn await_receipt(receipt: &OwnedFd) -> io::Result<()> {
+    let mut told = Poll::new(1)?;
+    told.add(receipt.as_fd(), poll::Interest::Read, 0)?;
+    let ready = told.wait(Some(PATIENCE_MS))?;
+    match ready.is_empty() {
+        false if sys::fd::read(receipt.as_fd(), &mut [0])? == 1 => Ok(()),
+        _ => Err(io::Error::other("the keeper did not confirm that it keeps it")),
     }
 }
 
