@@ -561,8 +561,6 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         breaker: Breaker { failures: 1, within: Millis(1), retry_every: None },
         stop: StopSpec { signal: 15, timeout: Millis(1000), command: Vec::new() },
         reload: Reload::Signal(1),
-        ready: None,
-        live: None,
         launch,
         resources: Default::default(),
         watch: None,
