@@ -146,7 +146,12 @@ fn kills_of_the_keeper_under_load_lose_no_line_and_no_exit() {
     let last: u64 = d.lines("last")[0].parse().unwrap();
     wait_for("the last line", LATER, || d.log("writer").contains(&format!("line {last} ")).then_some(()));
     let wanted: String = (1..=last).map(|n| format!("line {n} .........................\n")).collect();
-    assert!(d.log("writer") == wanted, "the log of the writer is not what it wrote");
+    let log = d.log("writer");
+    if let Some(n) = log.lines().zip(wanted.lines()).position(|(is, was)| is != was) {
+        let around: Vec<&str> = log.lines().skip(n.saturating_sub(2)).take(5).collect();
+        panic!("the log of the writer goes wrong at line {}: {around:#?}", n + 1);
+    }
+    assert!(log == wanted, "the log of the writer has {} bytes, it wrote {}", log.len(), wanted.len());
     assert!(!rotated(&d.path().join("log/writer")).is_empty(), "nothing was rotated");
     d.shutdown();
 }

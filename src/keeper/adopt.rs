@@ -1,17 +1,18 @@
 //! What a killed keeper has left is taken over: its runs, if they are still the processes that they were, their
-//! pipes, and what its manager holds, who goes. A run that cannot be told for sure is ended, so that none is doubled;
+//! pipes, and what its manager holds. A run that cannot be told for sure is ended, so that none is doubled;
 //! no stranger is ever signalled.
 
 #![forbid(unsafe_code)]
 
 use super::{
     exits::exit,
+    former::same_process,
     hearing::Ears,
     journal::{self, Left},
     plans::{Held, Plans},
     protocol::{NoteLevel, Usage},
     run::{JobState, Phase},
-    saved::{Identity, SavedRun, identity},
+    saved::{Identity, SavedRun},
     state::{Keeper, Shutdown, TOKEN_ADOPTED},
     tidy::Tidying,
 };
@@ -20,7 +21,7 @@ use crate::{
     sys::{
         self, clock, memory, pidfd,
         poll::{Interest, Ready},
-        process, signal,
+        process,
     },
 };
 use std::{
@@ -30,8 +31,6 @@ use std::{
     rc::Rc,
 };
 
-/// How long a manager may take to die of SIGKILL.
-const KILL_MS: u64 = 5_000;
 /// How long the end of a process may take to be told by whoever reaps it.
 const STATUS_MS: u64 = 2_000;
 
@@ -82,17 +81,19 @@ impl SavedRun {
 impl Keeper {
     /// Takes over what was left. Nothing is told: there is no manager yet.
     pub(super) fn adopt_all(&mut self, left: Left) {
-        let Left { state, manager, kept } = left;
+        let Left { state, managers, kept } = left;
         self.began_ms = state.began_ms;
         self.last_run = state.last_run;
         self.link.managers = state.managers.max(1);
         self.upgrades = state.upgrades;
         self.shutdown = state.shutdown.map(|(force, deadline)| Shutdown { force, deadline });
-        let held = manager.and_then(|(pid, born)| self.unburden(pid, born)).unwrap_or_default();
+        let held: Vec<_> = managers.into_iter().flat_map(|(pid, born)| self.unburden(pid, born)).collect();
         for (name, wanted) in kept {
             let fds: Option<Vec<_>> = wanted.iter().map(|w| find_fd(&held, *w).map(Rc::new)).collect();
-            if let Some(fds) = fds {
-                self.kept.insert(name, fds);
+            match fds {
+                Some(fds) => drop(self.kept.insert(name, fds)),
+                None => self
+                    .note(NoteLevel::Warn, format!("no manager of an earlier keepd holds {name} any more")),
             }
         }
         for (service, kept) in state.remembered {
@@ -115,17 +116,6 @@ impl Keeper {
             "an earlier keepd was killed; its runs are taken over: {adopted} alive, {lost} cut short"
         );
         self.note(NoteLevel::Warn, text);
-    }
-
-    /// Ends an earlier keeper's manager, and takes what it held, which is all that was not written yet.
-    fn unburden(&mut self, pid: i32, born: Option<u64>) -> Option<Vec<(Identity, OwnedFd)>> {
-        let manager = same_process(pid, born)?;
-        let held = pidfd::copies(manager.as_fd(), pid);
-        let _ = pidfd::send_signal(manager.as_fd(), signal::SIGKILL);
-        if !matches!(pidfd::wait_end(manager.as_fd(), KILL_MS), Ok(true)) {
-            self.note(NoteLevel::Error, format!("the manager of an earlier keepd, pid {pid}, does not end"));
-        }
-        Some(held.into_iter().filter_map(|fd| Some((identity(fd.as_fd())?, fd))).collect())
     }
 
     /// Holds a run that another keeper has launched; false where it is over.
@@ -221,12 +211,4 @@ impl Keeper {
 /// Where the log of an adopted run goes on: the descriptor among these that is the same.
 fn find_fd(held: &[(Identity, OwnedFd)], wanted: Identity) -> Option<OwnedFd> {
     held.iter().find(|(is, _)| *is == wanted)?.1.try_clone().ok()
-}
-
-/// A process by number, if it still is the one that began then.
-fn same_process(pid: i32, born: Option<u64>) -> Option<OwnedFd> {
-    let born = born?;
-    let fd = pidfd::open(pid).ok()?;
-    // Asked afterwards: the descriptor means one process, and this says which.
-    (process::born(pid) == Some(born)).then_some(fd)
 }

@@ -44,6 +44,7 @@ impl Keeper {
     /// Leaves nothing behind: no process, no cgroup. Waits, as nothing else is to be done any more.
     pub(super) fn leave(&mut self) {
         self.close_sessions();
+        self.end_formers();
         // One that has not said `Exit` would go on writing logs until it is killed.
         self.dismiss_manager(if self.exit == Some(INTERNAL) { 0 } else { FAREWELL_MS });
         self.dismiss_launchers();

@@ -44,8 +44,9 @@ pub(super) enum Line {
     Gone(RunId),
     Remember(Name, Kept),
     Forget(Name),
-    /// The manager, when it began, and what it has been given to keep: names, and what is behind them.
+    /// A manager, and when it began.
     Manager(i32, Option<u64>),
+    /// What the manager has given to keep: the name, and what is behind it.
     Kept(String, Vec<Identity>),
     Dropped(String),
 }
@@ -54,7 +55,8 @@ pub(super) enum Line {
 #[derive(Debug)]
 pub(super) struct Left {
     pub(super) state: Saved,
-    pub(super) manager: Option<(i32, Option<u64>)>,
+    /// All that may hold something, each with when it began.
+    pub(super) managers: Vec<(i32, Option<u64>)>,
     pub(super) kept: std::collections::BTreeMap<String, Vec<Identity>>,
 }
 
@@ -179,7 +181,7 @@ fn decode(bytes: &[u8], boot: &str) -> Result<Option<Left>, String> {
     if of != boot {
         return Ok(None);
     }
-    let mut left = Left { state: *state, manager: None, kept: Default::default() };
+    let mut left = Left { state: *state, managers: Vec::new(), kept: Default::default() };
     for json in lines {
         let Ok(line) = serde_json::from_slice(json) else { return Err("it is damaged".into()) };
         left.take(line);
@@ -222,7 +224,8 @@ impl Left {
             Line::Gone(id) => drop(state.runs.remove(&id)),
             Line::Remember(service, kept) => drop(state.remembered.insert(service, kept)),
             Line::Forget(service) => drop(state.remembered.remove(&service)),
-            Line::Manager(pid, born) => self.manager = Some((pid, born)),
+            Line::Manager(pid, born) if self.managers.contains(&(pid, born)) => {}
+            Line::Manager(pid, born) => self.managers.push((pid, born)),
             Line::Kept(name, inodes) => drop(self.kept.insert(name, inodes)),
             Line::Dropped(name) => drop(self.kept.remove(&name)),
         }

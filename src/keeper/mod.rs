@@ -24,6 +24,7 @@ mod environment;
 mod errand;
 mod exec;
 mod exits;
+mod former;
 mod hearing;
 mod identity;
 mod journal;

@@ -129,6 +129,7 @@ impl Keeper {
     fn all_lines(&self) -> Vec<Line> {
         let boot = process::boot_id();
         let mut lines = vec![Line::State { boot, state: Box::new(self.save()) }];
+        lines.extend(self.formers.iter().map(|f| Line::Manager(f.pid, f.born)));
         lines.extend(self.link.child.as_ref().map(|c| Line::Manager(c.pid, process::born(c.pid))));
         lines.extend(self.kept.iter().map(|(name, fds)| Line::Kept(name.clone(), identities(fds))));
         lines

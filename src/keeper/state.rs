@@ -5,6 +5,7 @@
 
 use super::{
     base::Base,
+    former::Former,
     launchers::Launchers,
     link::Link,
     loader::Loading,
@@ -123,6 +124,8 @@ pub(super) struct Keeper {
     pub(super) remembered_size: usize,
     /// Descriptors that the manager wants to be there for the next one.
     pub(super) kept: BTreeMap<String, Vec<Rc<OwnedFd>>>,
+    /// Managers that hold what ours may not have yet.
+    pub(super) formers: Vec<Former>,
     /// Who waits to hear that such are kept.
     pub(super) receipts: Vec<OwnedFd>,
     /// Adopted runs whose end is not told yet, and when that is given up.
@@ -189,6 +192,7 @@ impl Keeper {
             remembered: BTreeMap::new(),
             remembered_size: 0,
             kept: BTreeMap::new(),
+            formers: Vec::new(),
             receipts: Vec::new(),
             unreaped: BTreeMap::new(),
             recorder: Recorder::default(),
@@ -252,6 +256,9 @@ impl Keeper {
         // Now the next keeper knows of them as well.
         for receipt in std::mem::take(&mut self.receipts) {
             let _ = fd::write(receipt.as_fd(), b"K");
+        }
+        if self.link.ready {
+            self.end_formers();
         }
         Ok(())
     }

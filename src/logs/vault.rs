@@ -40,6 +40,8 @@ const LEDGER: &str = "ledger";
 /// See the head of this file.
 pub struct Vault {
     pub(super) ledger: Ledger,
+    /// The same, for whoever finds this process without its keeper: mapped memory alone cannot be taken over.
+    _memory: OwnedFd,
     null: OwnedFd,
     keeper: Keeper,
     state: Mutex<State>,
@@ -88,16 +90,18 @@ impl Vault {
                 _ => tracing::error!("cannot use what was kept as {name}; it is left alone"),
             }
         }
-        let words = match memory {
-            Some(fd) => shared::Words::new(fd.as_fd())?,
+        let memory = match memory {
+            Some(fd) => fd,
             None => {
                 let fd = shared::create(c"keepd-ledger", BYTES)?;
                 keeper(Keep::Hold(LEDGER, &[fd.as_fd()]))?;
-                shared::Words::new(fd.as_fd())?
+                fd
             }
         };
+        let words = shared::Words::new(memory.as_fd())?;
         let vault = Vault {
             ledger: Ledger::new(Box::new(words)),
+            _memory: memory,
             null: sys::fd::open_null()?,
             keeper: Box::new(keeper),
             state: Mutex::default(),

@@ -14,7 +14,7 @@ use std::{
     fs::{DirBuilder, File, OpenOptions},
     io,
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::fs::{DirBuilderExt, OpenOptionsExt},
     },
     path::Path,
@@ -178,7 +178,12 @@ pub fn unlock(file: &File) -> io::Result<()> {
     flock(file, libc::LOCK_UN)
 }
 
-fn flock(file: &File, how: i32) -> io::Result<()> {
+/// Gives back the write lock that another process has taken through the same opening of the file.
+pub fn release(file: BorrowedFd<'_>) -> io::Result<()> {
+    flock(&file, libc::LOCK_UN)
+}
+
+fn flock(file: &impl AsFd, how: i32) -> io::Result<()> {
     // SAFETY: no pointers; the descriptor is borrowed for the call.
     match unsafe { libc::flock(file.as_fd().as_raw_fd(), how) } {
         0 => Ok(()),

@@ -167,6 +167,16 @@ pub fn unreaped_status(pid: i32) -> Option<super::reap::Ended> {
     Some(super::reap::Ended::of_status(fields.nth(48)?.parse().ok()?))
 }
 
+/// Whether a process does nothing any more: each of its threads is stopped, or has ended.
+pub fn is_stopped(pid: i32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
+    })
+}
+
 /// What the kernel calls this boot; empty where it does not say.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into()

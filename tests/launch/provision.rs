@@ -245,7 +245,8 @@ fn credentials_go_with_every_sandbox() {
         syscalls: keepd::plan::Syscalls::Service,
         ..Sandbox::default()
     };
-    let (_, _, pipes) = Rig::new(vec![s]).started("a");
+    let mut rig = Rig::new(vec![s]);
+    let (_, _, pipes) = rig.started("a");
     assert_eq!(read_all(&pipes[0]), "canary-of-root\n");
 }
 
