@@ -1,5 +1,5 @@
 //! `GET /metrics` as Prometheus reads it: checked by its own tool, and against what the API says of the same services.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
 

@@ -563,6 +563,8 @@ pub fn service(name: &str, verbs: &[&str]) -> ServiceSpec {
         reload: Reload::Signal(1),
         launch,
         resources: Default::default(),
+        ready: None,
+        live: None,
         watch: None,
         logs,
     }
