@@ -135,13 +135,20 @@ pub(super) fn boot_of(wall_ms: u64) -> u64 {
 
 /// The wall-clock time of a boot time, by the clocks as they stand now; for display only.
 pub(super) fn wall_of(boottime_ms: u64) -> u64 {
-    let ago = sys::clock::boottime_ms().saturating_sub(boottime_ms);
-    sys::clock::wall_ms().saturating_sub(ago)
+    // Also of an instant to come.
+    (sys::clock::wall_ms() + boottime_ms).saturating_sub(sys::clock::boottime_ms())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instant_to_come_is_later_than_now() {
+        let (now, hour) = (sys::clock::boottime_ms(), 3_600_000);
+        let apart = wall_of(now + hour).abs_diff(wall_of(now));
+        assert!(apart.abs_diff(hour) < 60_000, "{apart}");
+    }
 
     #[test]
     fn what_is_brief_is_part_of_the_whole() {
