@@ -116,7 +116,7 @@ fn keeper_and_manager_killed_together_lose_no_process_and_no_service_dies_of_its
 }
 
 #[test]
-fn kills_of_the_keeper_under_load_lose_no_line_and_no_exit() {
+fn kills_of_the_keeper_under_load_lose_no_line_and_double_no_run() {
     let writer = "i=0; run=1; trap 'run=0' TERM; while [ $run = 1 ]; do n=0; while [ $n -lt 300 ]; do n=$((n+1)); \
                   i=$((i+1)); echo \"line $i .........................\"; done; sleep 0.02; done; echo $i > last";
     let exiter = "echo run >> runs; n=$(wc -l < runs); echo \"run $n\"; sleep 0.03; exit $((n % 200 + 1))";

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     manager::{
         Handle, StateKind, Used,
-        snapshot::{Snapshot, View},
+        snapshot::{Snapshot, View, wall_of},
     },
     sys, wire,
 };
@@ -168,6 +168,5 @@ fn logs(out: &mut Exposition, all: &[One<'_>]) {
 /// The wall-clock time of a boot time in milliseconds, in seconds since 1970: whole ones, so that the clocks' being
 /// read one after the other does not show as a change.
 fn seconds(boottime_ms: u64) -> u64 {
-    let ago = sys::clock::boottime_ms().saturating_sub(boottime_ms);
-    (sys::clock::wall_ms().saturating_sub(ago) + 500) / 1000
+    (wall_of(boottime_ms) + 500) / 1000
 }

@@ -134,7 +134,7 @@ pub(super) fn boot_of(wall_ms: u64) -> u64 {
 }
 
 /// The wall-clock time of a boot time, by the clocks as they stand now; for display only.
-pub(super) fn wall_of(boottime_ms: u64) -> u64 {
+pub fn wall_of(boottime_ms: u64) -> u64 {
     // Also of an instant to come.
     (sys::clock::wall_ms() + boottime_ms).saturating_sub(sys::clock::boottime_ms())
 }
